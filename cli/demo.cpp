@@ -1,0 +1,207 @@
+// fourfold demo: the five steps of dynamic quantization on an LSTM with random weights, those that PyTorch
+// draws from the same seed.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <random>
+
+#include "base/cpu.h"
+#include "fourfold/fourfold.h"
+#include "output.h"
+#include "verbs.h"
+
+namespace cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::int64_t dimension = 8;
+  std::int64_t sequence = 20;
+  std::int64_t batch = 1;
+  std::int64_t depth = 1;
+  std::uint64_t seed = 29592;
+  int threads = 1;
+  std::string isa;
+  bool json = false;
+};
+
+// A module with one LSTM, as a user would write it.
+struct LstmForDemonstration {
+  fourfold::Lstm lstm;
+  void children(auto&& visit) { visit("lstm", lstm); }
+};
+
+// A folder of our own under the system's temporary one, gone when this is.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::random_device random;
+    do {
+      path_ = fs::temp_directory_path() / fmt::format("fourfold-demo-{:08x}", random());
+    } while (!fs::create_directory(path_));
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+struct Latencies {
+  double float32, qint8;  // microseconds, medians
+};
+
+// Both models in turn, so that what else the machine does falls on both alike.
+Latencies measure(const LstmForDemonstration& float_lstm, const LstmForDemonstration& quantized_lstm,
+                  const fourfold::Tensor& inputs, const fourfold::LstmState& hidden) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int at_least = 15, at_most = 5000;
+  constexpr auto budget = std::chrono::seconds(2);
+  const auto one = [&](const LstmForDemonstration& model) {
+    const auto start = Clock::now();
+    model.lstm(inputs, hidden);
+    return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+  };
+  one(float_lstm), one(quantized_lstm);
+  std::vector<double> float_times, quantized_times;
+  const auto start = Clock::now();
+  for (int i = 0; i < at_most && (i < at_least || Clock::now() - start < budget); ++i) {
+    // A model that is called again and again finds its weights in cache; a stranger's call between would not.
+    one(float_lstm);
+    float_times.push_back(one(float_lstm));
+    one(quantized_lstm);
+    quantized_times.push_back(one(quantized_lstm));
+  }
+  const auto median = [](std::vector<double>& times) {
+    const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+    std::nth_element(times.begin(), middle, times.end());
+    return *middle;
+  };
+  return {median(float_times), median(quantized_times)};
+}
+
+struct Accuracy {
+  double float32, qint8, difference;  // mean absolute values
+};
+
+Accuracy compare(const fourfold::Tensor& float_output, const fourfold::Tensor& quantized_output) {
+  Accuracy sum{0, 0, 0};
+  const float* a = float_output.data<float>();
+  const float* b = quantized_output.data<float>();
+  const auto count = float_output.numel();
+  for (std::int64_t i = 0; i < count; ++i) {
+    sum.float32 += std::abs(double{a[i]});
+    sum.qint8 += std::abs(double{b[i]});
+    sum.difference += std::abs(double{a[i]} - double{b[i]});
+  }
+  const auto n = static_cast<double>(count);
+  return {sum.float32 / n, sum.qint8 / n, sum.difference / n};
+}
+
+int run(const Options& o) {
+  if (!o.isa.empty()) fourfold::set_isa(o.isa);
+  fourfold::set_num_threads(o.threads);
+  const std::string isa = fourfold::current_isa();
+  const auto say = [&]<class... T>(fmt::format_string<T...> text, T&&... arguments) {
+    if (o.json) return;
+    fmt::print(text, std::forward<T>(arguments)...);
+    flush_output();
+  };
+
+  say("fourfold {} on {}, instruction set {}, {} thread{}\n\n", FOURFOLD_VERSION, fourfold::base::cpu_name(),
+      isa, o.threads, o.threads == 1 ? "" : "s");
+  say("1. Set up\n   LSTM({}, {}), depth {}, sequence {}, batch {}, seed {}\n\n", o.dimension, o.dimension,
+      o.depth, o.sequence, o.batch, o.seed);
+  fourfold::manual_seed(o.seed);
+  const fourfold::Tensor inputs = fourfold::randn({o.sequence, o.batch, o.dimension});
+  const fourfold::LstmState hidden{fourfold::randn({o.depth, o.batch, o.dimension}),
+                                   fourfold::randn({o.depth, o.batch, o.dimension})};
+  const LstmForDemonstration float_lstm{
+      fourfold::Lstm({.input_size = o.dimension, .hidden_size = o.dimension, .num_layers = o.depth})};
+
+  const LstmForDemonstration quantized_lstm = fourfold::quantize_dynamic(
+      float_lstm, {fourfold::Kind::lstm, fourfold::Kind::linear}, fourfold::DType::qint8);
+  const std::string float_text = fourfold::describe(float_lstm);
+  const std::string quantized_text = fourfold::describe(quantized_lstm);
+  say("2. Quantize\nHere is the floating point version of this module:\n{}\n\nand now the quantized "
+      "version:\n{}\n\n",
+      float_text, quantized_text);
+
+  const TemporaryFolder folder;
+  const fs::path float_path = folder.path() / "float.safetensors";
+  const fs::path quantized_path = folder.path() / "quantized.safetensors";
+  fourfold::save(float_lstm, float_path);
+  fourfold::save(quantized_lstm, quantized_path);
+  const auto float_bytes = fs::file_size(float_path), quantized_bytes = fs::file_size(quantized_path);
+  const double smaller = static_cast<double>(float_bytes) / static_cast<double>(quantized_bytes);
+  say("3. Size\nmodel:  fp32  \t Size (KB): {}\nmodel:  int8  \t Size (KB): {}\n{:.2f} times smaller\n\n",
+      static_cast<double>(float_bytes) / 1e3, static_cast<double>(quantized_bytes) / 1e3, smaller);
+
+  const Latencies latency = measure(float_lstm, quantized_lstm, inputs, hidden);
+  say("4. Latency (median of one call)\nFloating point FP32: {:.2f} µs\nQuantized INT8:      {:.2f} µs\n"
+      "{:.2f} times faster\n\n",
+      latency.float32, latency.qint8, latency.float32 / latency.qint8);
+
+  const auto [float_output, float_hidden] = float_lstm.lstm(inputs, hidden);
+  const auto [quantized_output, quantized_hidden] = quantized_lstm.lstm(inputs, hidden);
+  const Accuracy accuracy = compare(float_output, quantized_output);
+  const double percent = accuracy.difference / accuracy.float32 * 100;
+  say("5. Accuracy\nmean absolute value of output tensor values in the FP32 model is {:.5f}\n"
+      "mean absolute value of output tensor values in the INT8 model is {:.5f}\n"
+      "mean absolute value of the difference between the output tensors is {:.5f} or {:.2f} percent\n",
+      accuracy.float32, accuracy.qint8, accuracy.difference, percent);
+
+  if (o.json)
+    print_json(
+        {{"version", FOURFOLD_VERSION},
+         {"cpu", fourfold::base::cpu_name()},
+         {"isa", isa},
+         {"threads", o.threads},
+         {"dimension", o.dimension},
+         {"sequence", o.sequence},
+         {"batch", o.batch},
+         {"depth", o.depth},
+         {"seed", o.seed},
+         {"model", {{"float32", float_text}, {"qint8", quantized_text}}},
+         {"file_bytes", {{"float32", float_bytes}, {"qint8", quantized_bytes}, {"times_smaller", smaller}}},
+         {"latency_us",
+          {{"float32", latency.float32},
+           {"qint8", latency.qint8},
+           {"times_faster", latency.float32 / latency.qint8}}},
+         {"mean_absolute",
+          {{"float32", accuracy.float32},
+           {"qint8", accuracy.qint8},
+           {"difference", accuracy.difference},
+           {"percent", percent}}}});
+  flush_output();
+  return 0;
+}
+
+}  // namespace
+
+Run add_demo(CLI::App& command) {
+  const auto options = std::make_shared<Options>();
+  command.add_option("--dimension", options->dimension, "Input and hidden size")->capture_default_str();
+  command.add_option("--sequence", options->sequence, "Time steps")->capture_default_str();
+  command.add_option("--batch", options->batch, "Sequences at once")->capture_default_str();
+  command.add_option("--depth", options->depth, "Layers")->capture_default_str();
+  command.add_option("--seed", options->seed, "Of weights and inputs, as in torch.manual_seed")
+      ->capture_default_str();
+  command.add_option("--threads", options->threads, "Threads that one call may use")->capture_default_str();
+  command.add_option("--isa", options->isa, "Instruction set to use (see fourfold isa)");
+  command.add_flag("--json", options->json, "Print JSON");
+  return [options] { return run(*options); };
+}
+
+}  // namespace cli

@@ -1,0 +1,69 @@
+// fourfold, the command line.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "fourfold/error.h"
+#include "verbs.h"
+
+namespace {
+
+struct Verb {
+  const char* name;
+  const char* summary;
+  const char* examples;
+  cli::Run (*add)(CLI::App& command);
+};
+
+// A new verb is a file and a line here.
+constexpr Verb verbs[] = {
+    {"demo", "Quantize an LSTM and compare size, latency and accuracy",
+     "Examples:\n"
+     "  fourfold demo\n"
+     "  fourfold demo --dimension 512 --sequence 100 --threads 2\n"
+     "  fourfold demo --dimension 80 --depth 2 --isa avx2 --json",
+     cli::add_demo},
+    {"inspect", "List the tensors and layers of a file",
+     "Examples:\n"
+     "  fourfold inspect model.safetensors\n"
+     "  fourfold inspect model.safetensors --json",
+     cli::add_inspect},
+    {"isa", "Show the instruction sets: what the machine has, and which one is used",
+     "Examples:\n"
+     "  fourfold isa\n"
+     "  FOURFOLD_ISA=scalar fourfold isa --json",
+     cli::add_isa},
+};
+
+constexpr int failed = 1;
+constexpr int bad_usage = 2;
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Dynamic INT8 quantization for recurrent and linear networks on CPUs", "fourfold"};
+  app.set_version_flag("--version", FOURFOLD_VERSION);
+  app.require_subcommand(1);
+  app.footer("Exit codes: 0 success, 1 failed (a file, its data, the system), 2 bad usage.");
+  cli::Run run;
+  for (const Verb& verb : verbs) {
+    CLI::App* command = app.add_subcommand(verb.name, verb.summary);
+    command->footer(verb.examples);
+    command->final_callback([&run, action = verb.add(*command)] { run = action; });
+  }
+
+  try {
+    app.parse(argc, argv);
+    return run();
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : bad_usage;
+  } catch (const fourfold::InvalidArgument& error) {
+    fmt::print(stderr, "fourfold: {}\n", error.what());
+    return bad_usage;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "fourfold: {}\n", error.what());
+    return failed;
+  }
+}

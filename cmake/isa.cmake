@@ -1,0 +1,19 @@
+# add_isa(name flags...): src/kernels/<name>.cpp is compiled with flags of its own, and its table joins the list
+# kernels/isas.inc, in the order of the calls.
+set_property(GLOBAL PROPERTY fourfold_isas "")
+
+function(add_isa name)
+  set(source src/kernels/${name}.cpp)
+  target_sources(fourfold PRIVATE ${source})
+  set(flags ${ARGN})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC 12 takes the undefined registers inside its own AVX-512 intrinsics for uninitialized variables.
+    list(APPEND flags -Wno-maybe-uninitialized -Wno-uninitialized)
+  endif()
+  set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
+
+  set_property(GLOBAL APPEND_STRING PROPERTY fourfold_isas "FOURFOLD_ISA(${name})\n")
+  get_property(list GLOBAL PROPERTY fourfold_isas)
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/kernels/isas.inc CONTENT "${list}" @ONLY)
+  target_include_directories(fourfold PRIVATE ${CMAKE_BINARY_DIR}/generated)
+endfunction()

@@ -1,0 +1,51 @@
+// One pool of threads that stay, for the whole process.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <type_traits>
+
+namespace fourfold::base {
+
+// What each member of a running team sees.
+class Team {
+ public:
+  int rank() const { return rank_; }  // 0 is the calling thread
+  int size() const { return size_; }
+
+  // Waits until every member is here. What was written before it is seen by all after it.
+  void barrier();
+
+  // The slice [begin, end) of `count` things that is this member's; the slices differ by at most one.
+  struct Slice {
+    int begin, end;
+  };
+  Slice slice(int count) const {
+    const auto cut = [&](int rank) { return static_cast<int>(static_cast<long long>(count) * rank / size_); };
+    return {cut(rank_), cut(rank_ + 1)};
+  }
+
+ private:
+  friend class ThreadPool;
+  friend void run_alone(void (*)(void*, Team&), void*);
+  Team(int rank, int size, std::atomic<int>* arrived, std::atomic<int>* phase)
+      : rank_(rank), size_(size), arrived_(arrived), phase_(phase) {}
+  int rank_, size_;
+  std::atomic<int>*arrived_, *phase_;
+};
+
+// Calls body(Team&) on up to `threads` threads at once, the caller among them, and returns when all are
+// done. Where the pool is busy with another caller's work, or a thread cannot be had, the body runs on the
+// caller alone, as a team of one: never a wait, always the same result. The body must not throw on a team of
+// more than one. Members run with the contract's FloatEnvironment.
+void run_team(int threads, void (*body)(void* context, Team&), void* context);
+
+template <class Body>
+void run_team(int threads, Body&& body) {
+  run_team(
+      threads,
+      [](void* context, Team& team) { (*static_cast<std::remove_reference_t<Body>*>(context))(team); },
+      &body);
+}
+
+}  // namespace fourfold::base

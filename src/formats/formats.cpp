@@ -1,0 +1,62 @@
+#include "formats/formats.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/file.h"
+#include "formats/safetensors.h"
+#include "fourfold/error.h"
+
+namespace fourfold::formats {
+
+namespace {
+
+constexpr Format all_formats[] = {
+    {"safetensors", ".safetensors", probe_safetensors, list_safetensors, read_safetensors, write_safetensors},
+};
+
+const Format* format_by_extension(const std::filesystem::path& path) {
+  const std::string extension = path.extension().string();
+  for (const Format& format : all_formats)
+    if (format.extension == extension) return &format;
+  return nullptr;
+}
+
+// ".safetensors, .npy", for messages.
+std::string known_extensions() {
+  std::string text;
+  for (const Format& format : all_formats) text.append(text.empty() ? "" : ", ").append(format.extension);
+  return text;
+}
+
+const Format& format_of_file(const std::filesystem::path& path) {
+  base::InputFile file(path);
+  std::array<std::byte, 16> buffer;
+  const std::span<std::byte> first_bytes(buffer.data(), std::min<std::uint64_t>(buffer.size(), file.size()));
+  file.read(first_bytes);
+  for (const Format& format : all_formats)
+    if (format.probe(first_bytes, file.size())) return format;
+
+  // A damaged file: the reader of its kind can say what is wrong with it.
+  if (const Format* format = format_by_extension(path)) return *format;
+  throw Error(path.string() + ": neither its first bytes nor its extension are of a known format (" +
+              known_extensions() + ")");
+}
+
+}  // namespace
+
+std::span<const Format> formats() { return all_formats; }
+
+Listing list(const std::filesystem::path& path) { return format_of_file(path).list(path); }
+
+TensorFile read(const std::filesystem::path& path) { return format_of_file(path).read(path); }
+
+void write(const std::filesystem::path& path, const TensorFile& file) {
+  const Format* format = format_by_extension(path);
+  if (format == nullptr)
+    throw InvalidArgument(path.string() + ": its extension must name a format to write (" +
+                          known_extensions() + ")");
+  format->write(path, file);
+}
+
+}  // namespace fourfold::formats

@@ -1,0 +1,87 @@
+// AVX-512 with VNNI: one register holds sixteen lanes, one instruction multiplies and adds sixty-four bytes.
+#include <immintrin.h>
+
+#include "base/cpu.h"
+#include "kernels/simd.h"
+
+namespace fourfold::kernels {
+namespace {
+
+struct Avx512Vnni {
+  using F = __m512;
+  using I = __m512i;
+  using A = __m512i;
+  static constexpr int activation_offset = 128;  // vpdpbusd multiplies unsigned by signed
+  static constexpr int tile_rows = 6;            // 24 registers of sums, 4 of weights, 1 of activations
+  static constexpr int sum_streams = 2;
+
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+  static F load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(mask(n), p); }
+  static void store_first(float* p, F v, int n) { _mm512_mask_storeu_ps(p, mask(n), v); }
+
+  static F set1(float x) { return _mm512_set1_ps(x); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  // The instructions return their second operand where either is NaN, so x stands second.
+  static F clamp(F x, float limit) { return min(set1(limit), max(set1(-limit), x)); }
+  static float lowest(F v) { return _mm512_reduce_min_ps(v); }
+  static float highest(F v) { return _mm512_reduce_max_ps(v); }
+  static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
+
+  static I zero_int() { return _mm512_setzero_si512(); }
+  static I set1_int(std::int32_t x) { return _mm512_set1_epi32(x); }
+  static I load_int(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+  static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
+  static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+
+  static void round_to_byte(F x, I zero_point, std::uint8_t* p) {
+    // Narrowing saturates to [-128, 127]; flipping the top bit adds 128.
+    const __m128i bytes = _mm512_cvtsepi32_epi8(add_int(_mm512_cvtps_epi32(x), zero_point));
+    const __m128i clamped = _mm_max_epi8(bytes, _mm_set1_epi8(-127));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_xor_si128(clamped, _mm_set1_epi8(-128)));
+  }
+  static void fill_byte(std::uint8_t* p) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_set1_epi8(-128));
+  }
+
+  static F exp2_of(F rounded) {
+    // Four bits of n choose among sixteen entries: the eight, twice.
+    const __m512i table =
+        _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(exp2_table)));
+    const __m512i n = _mm512_castps_si512(rounded);
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_permutexvar_epi32(n, table), _mm512_slli_epi32(n, 20)));
+  }
+
+  static A broadcast(const std::uint8_t* q) {
+    std::int32_t four;
+    __builtin_memcpy(&four, q, sizeof four);
+    return _mm512_set1_epi32(four);
+  }
+  static void dot(I& sum, const std::int8_t* w, A a) {
+#if defined(__GNUC__) && !defined(__clang__)
+    // With the intrinsic, GCC 12 copies the sums at every step and a tile of 24 of them spills.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "m"(*reinterpret_cast<const __m512i*>(w)));
+#else
+    sum = _mm512_dpbusd_epi32(sum, a, _mm512_loadu_si512(w));
+#endif
+  }
+};
+
+}  // namespace
+
+extern const KernelTable avx512_vnni_table;
+constexpr KernelTable avx512_vnni_table = simd_table<Avx512Vnni>(
+    "avx512_vnni", base::cpu_avx2 | base::cpu_fma | base::cpu_avx512f | base::cpu_avx512bw |
+                       base::cpu_avx512vl | base::cpu_avx512_vnni);
+
+}  // namespace fourfold::kernels

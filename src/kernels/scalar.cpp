@@ -1,0 +1,162 @@
+// The definition of every result, in plain C++: docs/numerics.md in code. Built for the baseline of the
+// architecture, with -ffp-contract=off: an operation is rounded where it is written and nowhere else.
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "kernels/gates.h"
+#include "kernels/kernels.h"
+
+namespace fourfold::kernels {
+namespace {
+
+// To the nearest whole number, ties to even; |x| below 2^22.
+float round_to_even(float x) {
+  constexpr float shift = 0x1.8p23f;
+  return (x + shift) - shift;
+}
+
+// NaN stays NaN.
+float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
+void quantize_rows(const QuantizeArgs& a) {
+  for (int r = 0; r < a.rows; ++r) {
+    const float* x = a.x + r * a.x_stride;
+    std::uint8_t* q = a.q + r * a.q_stride;
+    float lo = 0, hi = 0;
+    bool finite = true;
+    for (int k = 0; k < a.inputs; ++k) {
+      if (x[k] < lo) lo = x[k];
+      if (x[k] > hi) hi = x[k];
+      if (!std::isfinite(x[k])) finite = false;
+    }
+    const float scale = hi / 254.0f - lo / 254.0f;
+    if (!finite || scale < std::numeric_limits<float>::min()) {
+      a.quantization[r] = {finite ? 0.0f : std::numeric_limits<float>::quiet_NaN(), 0};
+      for (int k = 0; k < a.inputs; ++k) q[k] = 0;
+      continue;
+    }
+    const float inverse = 1.0f / scale;
+    const float zero_point = round_to_even(-127.0f - lo * inverse);
+    a.quantization[r] = {scale, static_cast<std::int32_t>(zero_point)};
+    for (int k = 0; k < a.inputs; ++k) {
+      const float value = clamp(round_to_even(x[k] * inverse) + zero_point, -127.0f, 127.0f);
+      q[k] = static_cast<std::uint8_t>(static_cast<std::int8_t>(value));
+    }
+  }
+}
+
+// Weight row `lane` of block `block` of panel `panel`, seen by input.
+struct WeightRow {
+  const MatrixView& w;
+  int panel, block, lane;
+
+  int blocks_here() const {
+    const int left = w.blocks - panel * panel_blocks;
+    return left < panel_blocks ? left : panel_blocks;
+  }
+  int index() const { return (panel * panel_blocks + block) * block_rows + lane; }
+
+  std::int32_t qint8(int k) const {
+    const std::ptrdiff_t groups = (w.inputs + input_group - 1) / input_group;
+    const std::int8_t* data = w.qint8 + panel * groups * panel_rows * input_group;
+    const std::ptrdiff_t line = static_cast<std::ptrdiff_t>(k / input_group) * blocks_here() + block;
+    return data[(line * block_rows + lane) * input_group + k % input_group];
+  }
+  float float32(int k) const {
+    const float* data = w.float32 + static_cast<std::ptrdiff_t>(panel) * w.inputs * panel_rows;
+    const std::ptrdiff_t line = static_cast<std::ptrdiff_t>(k) * blocks_here() + block;
+    return data[line * block_rows + lane];
+  }
+};
+
+// The product of activation row r and a weight row, back in float, added to `addend`.
+float dot_qint8(const Rows& rows, int r, const WeightRow& w, float addend) {
+  const std::uint8_t* q = rows.q + r * rows.stride;
+  std::int32_t sum = 0;
+  for (int k = 0; k < w.w.inputs; ++k) sum += w.qint8(k) * static_cast<std::int8_t>(q[k]);
+  const RowQuantization& by = rows.quantization[r];
+  const auto whole = static_cast<float>(sum - by.zero_point * w.w.row_sum[w.index()]);
+  return std::fma(whole, by.scale * w.w.scale[w.index()], addend);
+}
+
+float dot_float32(const Rows& rows, int r, const WeightRow& w, float addend) {
+  const float* x = rows.x + r * rows.stride;
+  float sum = 0;
+  for (int k = 0; k < w.w.inputs; ++k) sum = std::fma(w.float32(k), x[k], sum);
+  return sum + addend;
+}
+
+using Dot = float (*)(const Rows&, int, const WeightRow&, float);
+
+template <Dot dot>
+void project(const ProjectArgs& a) {
+  for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
+    for (int r = 0; r < a.rows.count; ++r) {
+      for (int column = panel * panel_rows; column < (panel + 1) * panel_rows && column < a.columns;
+           ++column) {
+        const WeightRow row{a.weights, panel, column / block_rows % panel_blocks, column % block_rows};
+        a.y[r * a.y_stride + column] = dot(a.rows, r, row, a.bias[column]);
+      }
+    }
+  }
+}
+
+// e^-x, or e^-2x: 2^(x * factor).
+float exp_scaled(float x, float factor, float limit) {
+  const float clamped = clamp(x, -limit, limit);
+  const float rounded = std::fma(clamped, factor, exp2_round);
+  const float f = std::fma(clamped, factor, -(rounded - exp2_round));
+  const auto bits = std::bit_cast<std::uint32_t>(rounded);
+  const float s = std::bit_cast<float>(static_cast<std::uint32_t>(exp2_table[bits % 8]) + (bits << 20));
+  const float p = std::fma(std::fma(exp2_c3, f, exp2_c2), f, exp2_c1) * f;
+  return std::fma(s, p, s);
+}
+
+// c' = sigmoid(f)*c + sigmoid(i)*tanh(g), h' = sigmoid(o)*tanh(c'), with sigmoid(x) = 1 / (1 + e^-x) and
+// tanh(x) = (1 - e^-2x) / (1 + e^-2x); a product of the two needs one division.
+void lstm_gates(float i, float f, float g, float o, float& c, float& h) {
+  const float ei = exp_scaled(i, minus_log2e, sigmoid_limit);
+  const float ef = exp_scaled(f, minus_log2e, sigmoid_limit);
+  const float eg = exp_scaled(g, minus_2log2e, tanh_limit);
+  const float eo = exp_scaled(o, minus_log2e, sigmoid_limit);
+  const float di = 1.0f + ei;
+  const float update = (1.0f - eg) / std::fma(di, eg, di);
+  c = std::fma(1.0f / (1.0f + ef), c, update);
+  const float ec = exp_scaled(c, minus_2log2e, tanh_limit);
+  const float od = 1.0f + eo;
+  h = (1.0f - ec) / std::fma(od, ec, od);
+}
+
+template <Dot dot>
+void lstm_step(const LstmStepArgs& a) {
+  for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
+    for (int r = 0; r < a.rows.count; ++r) {
+      const float* pre = a.pre + r * a.pre_stride + static_cast<std::ptrdiff_t>(panel) * panel_rows;
+      for (int lane = 0; lane < block_rows && panel * block_rows + lane < a.hidden_size; ++lane) {
+        const int unit = panel * block_rows + lane;
+        float gate[panel_blocks];
+        for (int b = 0; b < panel_blocks; ++b)
+          gate[b] = dot(a.rows, r, WeightRow{a.weights, panel, b, lane}, pre[b * block_rows + lane]);
+        lstm_gates(gate[0], gate[1], gate[2], gate[3], a.c[r * a.c_stride + unit],
+                   a.h[r * a.h_stride + unit]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern const KernelTable scalar_table;
+constexpr KernelTable scalar_table = {
+    .name = "scalar",
+    .required_features = 0,
+    .activation_offset = 0,
+    .quantize_rows = quantize_rows,
+    .project_qint8 = project<dot_qint8>,
+    .project_float32 = project<dot_float32>,
+    .lstm_step_qint8 = lstm_step<dot_qint8>,
+    .lstm_step_float32 = lstm_step<dot_float32>,
+};
+
+}  // namespace fourfold::kernels

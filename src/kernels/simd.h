@@ -1,0 +1,292 @@
+// The kernels of every vector instruction set, written once over vectors of sixteen lanes. An ISA file
+// defines a struct `S` of operations, in an anonymous namespace so that nothing made from these templates is
+// visible to the linker, and puts simd_table<S>(...) into its table. What each kernel computes is said in
+// kernels.h, and by scalar.cpp, whose bits they repeat.
+//
+// S has:
+//   F, I, A                  16 floats; 16 int32; 4 activations, broadcast
+//   activation_offset        what its quantized activations are shifted by: 0 or 128
+//   tile_rows                rows of activations whose sums are held in registers together, at most 6
+//   sum_streams              1, or 2 to sum even and odd groups apart where one row alone is bound by latency
+//   load, store (unaligned), load_first, store_first (the first n lanes, 0 < n < 16; the rest reads as zero)
+//   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
+//   min, max                 of two numbers, for finite ones
+//   clamp(x, limit)          to [-limit, limit]; NaN stays NaN
+//   lowest, highest          the smallest and the largest lane; any_nan
+//   zero_int, load_int, set1_int, add_int, sub_int, mul_int, to_float
+//   round_to_byte(F, I zp)   bytes of clamp(rne(x) + zp, -127, 127) + activation_offset, to 16 bytes at p
+//   fill_byte(p)             sixteen times the byte that stands for 0
+//   exp2_of(F)               2^(n/8) from the bits of a float whose low bits hold n; see gates.h
+//   broadcast(q)             A of 4 bytes
+//   dot(I& sum, w, A)        adds the products of 64 weight bytes at w
+//   flush_free               true
+#pragma once
+
+#include "kernels/gates.h"
+#include "kernels/kernels.h"
+
+namespace fourfold::kernels {
+
+template <class S>
+struct SimdKernels {
+  using F = typename S::F;
+  using I = typename S::I;
+
+  static constexpr float smallest_normal = 0x1p-126f;
+
+  static void quantize_row(const float* x, int inputs, std::uint8_t* q, RowQuantization& quantization) {
+    const int whole = inputs / 16 * 16, rest = inputs - whole;
+    const F zero = S::set1(0);
+    F lo = zero, hi = zero, finite = zero;  // finite turns NaN where x is not: 0 * infinity, 0 * NaN
+    const auto look = [&](F v) {
+      lo = S::min(lo, v);
+      hi = S::max(hi, v);
+      finite = S::fma(v, zero, finite);
+    };
+    for (int k = 0; k < whole; k += 16) look(S::load(x + k));
+    if (rest > 0) look(S::load_first(x + whole, rest));
+
+    const float low = S::lowest(lo), high = S::highest(hi);
+    float scale = high / 254.0f - low / 254.0f;
+    const bool is_finite = !S::any_nan(finite);
+    if (!is_finite || scale < smallest_normal) {
+      quantization = {is_finite ? 0.0f : __builtin_nanf(""), 0};
+      for (int k = 0; k < inputs; k += 16) S::fill_byte(q + k);
+      return;
+    }
+    const float inverse = 1.0f / scale;
+    constexpr float shift = 0x1.8p23f;
+    const auto zero_point = static_cast<std::int32_t>((-127.0f - low * inverse + shift) - shift);
+    quantization = {scale, zero_point};
+    const F by = S::set1(inverse);
+    const I zp = S::set1_int(zero_point);
+    for (int k = 0; k < whole; k += 16) S::round_to_byte(S::mul(S::load(x + k), by), zp, q + k);
+    if (rest > 0) S::round_to_byte(S::mul(S::load_first(x + whole, rest), by), zp, q + whole);
+  }
+
+  static void quantize_rows(const QuantizeArgs& a) {
+    for (int r = 0; r < a.rows; ++r)
+      quantize_row(a.x + r * a.x_stride, a.inputs, a.q + r * a.q_stride, a.quantization[r]);
+  }
+
+  // y[m][b] = the product of rows r + m with block b of a panel, back in float, plus addend[m, b].
+  struct Qint8 {
+    template <int MR, int NB>
+    static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride, const std::int8_t* w,
+                    int groups, int step) {
+      constexpr std::ptrdiff_t line = block_rows * input_group;
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) sums[m][b] = S::zero_int();
+      for (int g = 0; g < groups; g += step) {
+#pragma GCC unroll 6
+        for (int m = 0; m < MR; ++m) {
+          const typename S::A a = S::broadcast(q + m * stride + static_cast<std::ptrdiff_t>(g) * input_group);
+#pragma GCC unroll 4
+          for (int b = 0; b < NB; ++b) S::dot(sums[m][b], w + (g * std::ptrdiff_t{NB} + b) * line, a);
+        }
+      }
+    }
+
+    template <int MR, int NB>
+    static void product(F (&y)[MR][NB], const MatrixView& w, const Rows& rows, int r, int panel,
+                        const float* addend, std::ptrdiff_t addend_stride) {
+      const int groups = (w.inputs + input_group - 1) / input_group;
+      const std::int8_t* weights =
+          w.qint8 + static_cast<std::ptrdiff_t>(panel) * groups * panel_rows * input_group;
+      const std::uint8_t* q = rows.q + r * rows.stride;
+      I sums[MR][NB];
+      if constexpr (MR == 1 && S::sum_streams == 2) {
+        sum_two_streams(sums, q, weights, groups);
+      } else {
+        sum(sums, q, rows.stride, weights, groups, 1);
+      }
+      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(panel) * panel_rows;
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; ++m) {
+        const RowQuantization by = rows.quantization[r + m];
+        const F scale = S::set1(by.scale);
+        const I zero_point = S::set1_int(by.zero_point + S::activation_offset);
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) {
+          const std::ptrdiff_t n = first + b * block_rows;
+          const I whole = S::sub_int(sums[m][b], S::mul_int(zero_point, S::load_int(w.row_sum + n)));
+          y[m][b] = S::fma(S::to_float(whole), S::mul(scale, S::load(w.scale + n)),
+                           S::load(addend + m * addend_stride + b * block_rows));
+        }
+      }
+    }
+
+    // One row has too few sums in flight to hide the latency of the instruction: twice as many, then added.
+    template <int NB>
+    static void sum_two_streams(I (&sums)[1][NB], const std::uint8_t* q, const std::int8_t* w, int groups) {
+      constexpr std::ptrdiff_t line = block_rows * input_group;
+      I odd[NB];
+#pragma GCC unroll 4
+      for (int b = 0; b < NB; ++b) sums[0][b] = odd[b] = S::zero_int();
+      int g = 0;
+      for (; g + 2 <= groups; g += 2) {
+        const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
+        const typename S::A a1 = S::broadcast(q + static_cast<std::ptrdiff_t>(g + 1) * input_group);
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], w + (g * std::ptrdiff_t{NB} + b) * line, a0);
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) S::dot(odd[b], w + ((g + 1) * std::ptrdiff_t{NB} + b) * line, a1);
+      }
+      if (g < groups) {
+        const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], w + (g * std::ptrdiff_t{NB} + b) * line, a0);
+      }
+#pragma GCC unroll 4
+      for (int b = 0; b < NB; ++b) sums[0][b] = S::add_int(sums[0][b], odd[b]);
+    }
+  };
+
+  struct Float32 {
+    template <int MR, int NB>
+    static void product(F (&y)[MR][NB], const MatrixView& w, const Rows& rows, int r, int panel,
+                        const float* addend, std::ptrdiff_t addend_stride) {
+      const float* weights = w.float32 + static_cast<std::ptrdiff_t>(panel) * w.inputs * panel_rows;
+      const float* x = rows.x + r * rows.stride;
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) y[m][b] = S::set1(0);
+      for (int k = 0; k < w.inputs; ++k) {
+#pragma GCC unroll 6
+        for (int m = 0; m < MR; ++m) {
+          const F a = S::set1(x[m * rows.stride + k]);
+#pragma GCC unroll 4
+          for (int b = 0; b < NB; ++b)
+            y[m][b] = S::fma(S::load(weights + (k * std::ptrdiff_t{NB} + b) * block_rows), a, y[m][b]);
+        }
+      }
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b)
+          y[m][b] = S::add(y[m][b], S::load(addend + m * addend_stride + b * block_rows));
+    }
+  };
+
+  // Calls tile.operator()<rows>(first row) over `count` rows, in tiles as equal as can be.
+  template <class Tile>
+  static void for_tiles(int count, const Tile& tile) {
+    const int tiles = (count + S::tile_rows - 1) / S::tile_rows;
+    for (int t = 0, r = 0; t < tiles; ++t) {
+      const int rows = (count - r + (tiles - t) - 1) / (tiles - t);
+      call_tile<S::tile_rows>(rows, r, tile);
+      r += rows;
+    }
+  }
+  template <int MR, class Tile>
+  static void call_tile(int rows, int r, const Tile& tile) {
+    if constexpr (MR > 1) {
+      if (rows < MR) return call_tile<MR - 1>(rows, r, tile);
+    }
+    tile.template operator()<MR>(r);
+  }
+
+  static void store_columns(float* y, F value, int columns) {
+    if (columns >= 16)
+      S::store(y, value);
+    else if (columns > 0)
+      S::store_first(y, value, columns);
+  }
+
+  template <class Product, int NB>
+  static void project_panel(const ProjectArgs& a, int panel) {
+    const int first = panel * panel_rows;
+    for_tiles(a.rows.count, [&]<int MR>(int r) {
+      F y[MR][NB];
+      Product::product(y, a.weights, a.rows, r, panel, a.bias + first, 0);
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) {
+          const int column = first + b * block_rows;
+          store_columns(a.y + (r + m) * a.y_stride + column, y[m][b], a.columns - column);
+        }
+    });
+  }
+
+  template <class Product>
+  static void project(const ProjectArgs& a) {
+    for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
+      switch (a.weights.blocks - panel * panel_blocks) {
+        case 1:
+          project_panel<Product, 1>(a, panel);
+          break;
+        case 2:
+          project_panel<Product, 2>(a, panel);
+          break;
+        case 3:
+          project_panel<Product, 3>(a, panel);
+          break;
+        default:
+          project_panel<Product, 4>(a, panel);
+      }
+    }
+  }
+
+  static F exp_scaled(F x, float factor, float limit) {
+    const F clamped = S::clamp(x, limit), by = S::set1(factor), round = S::set1(exp2_round);
+    const F rounded = S::fma(clamped, by, round);
+    const F f = S::fma(clamped, by, S::sub(round, rounded));
+    const F s = S::exp2_of(rounded);
+    const F p = S::mul(S::fma(S::fma(S::set1(exp2_c3), f, S::set1(exp2_c2)), f, S::set1(exp2_c1)), f);
+    return S::fma(s, p, s);
+  }
+
+  static void lstm_gates(const F (&gate)[panel_blocks], F& c, F& h) {
+    const F one = S::set1(1);
+    const F ei = exp_scaled(gate[0], minus_log2e, sigmoid_limit);
+    const F ef = exp_scaled(gate[1], minus_log2e, sigmoid_limit);
+    const F eg = exp_scaled(gate[2], minus_2log2e, tanh_limit);
+    const F eo = exp_scaled(gate[3], minus_log2e, sigmoid_limit);
+    const F di = S::add(one, ei);
+    const F update = S::div(S::sub(one, eg), S::fma(di, eg, di));
+    c = S::fma(S::div(one, S::add(one, ef)), c, update);
+    const F ec = exp_scaled(c, minus_2log2e, tanh_limit);
+    const F od = S::add(one, eo);
+    h = S::div(S::sub(one, ec), S::fma(od, ec, od));
+  }
+
+  template <class Product>
+  static void lstm_step(const LstmStepArgs& a) {
+    for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
+      const int unit = panel * block_rows;
+      const float* pre = a.pre + static_cast<std::ptrdiff_t>(panel) * panel_rows;
+      for_tiles(a.rows.count, [&]<int MR>(int r) {
+        F gates[MR][panel_blocks];
+        Product::product(gates, a.weights, a.rows, r, panel, pre + r * a.pre_stride, a.pre_stride);
+        for (int m = 0; m < MR; ++m) {
+          float* c_row = a.c + (r + m) * a.c_stride + unit;
+          F c = S::load(c_row), h;
+          lstm_gates(gates[m], c, h);
+          S::store(c_row, c);
+          store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
+        }
+      });
+    }
+  }
+};
+
+template <class S>
+constexpr KernelTable simd_table(const char* name, std::uint32_t required_features) {
+  using K = SimdKernels<S>;
+  return {
+      .name = name,
+      .required_features = required_features,
+      .activation_offset = S::activation_offset,
+      .quantize_rows = K::quantize_rows,
+      .project_qint8 = K::template project<typename K::Qint8>,
+      .project_float32 = K::template project<typename K::Float32>,
+      .lstm_step_qint8 = K::template lstm_step<typename K::Qint8>,
+      .lstm_step_float32 = K::template lstm_step<typename K::Float32>,
+  };
+}
+
+}  // namespace fourfold::kernels

@@ -1,0 +1,22 @@
+// y = x W^T + b on plain arrays.
+#pragma once
+
+#include <cstdint>
+
+#include "base/buffer.h"
+#include "kernels/pack.h"
+
+namespace fourfold::layers {
+
+// Immutable once made; one set may serve many threads at once.
+struct LinearWeights {
+  const kernels::KernelTable* kernels;
+  kernels::PackedMatrix weight;  // [out_features, in_features]
+  base::Buffer<float> bias;      // in packed order; zeros where the layer has none
+};
+
+// x: [rows, in_features], y: [rows, out_features], contiguous; they may not overlap. Uses up to num_threads()
+// threads. Floating-point settings are the caller's business (base::FloatEnvironment).
+void linear_forward(const LinearWeights& weights, const float* x, std::int64_t rows, float* y);
+
+}  // namespace fourfold::layers

@@ -1,0 +1,102 @@
+#include "modules/parameters.h"
+
+#include <cmath>
+
+#include "fourfold/error.h"
+#include "quant/quantize_weights.h"
+
+namespace fourfold::modules {
+
+void require_size(std::string_view name, std::int64_t value, std::int64_t most) {
+  if (value < 1 || value > most)
+    throw InvalidArgument(std::string(name) + " must be from 1 to " + std::to_string(most) + ", got " +
+                          std::to_string(value));
+}
+
+Tensor uniform_parameter(std::vector<std::int64_t> shape, double bound, Generator& generator) {
+  Tensor parameter(std::move(shape));
+  uniform_(parameter, static_cast<float>(-bound), static_cast<float>(bound), generator);
+  return parameter;
+}
+
+void require_quantizable(DType dtype, std::string_view kind) {
+  if (dtype != DType::qint8)
+    throw InvalidArgument(std::string(kind) + ": cannot be quantized to " + std::string(dtype_name(dtype)) +
+                          "; qint8 is supported");
+}
+
+const Tensor& ParameterReader::find(const std::string& name, const std::vector<std::int64_t>& shape) {
+  for (std::size_t i = 0; i < state_.size(); ++i) {
+    if (state_[i].name != name) continue;
+    taken_[i] = true;
+    if (state_[i].tensor.shape() != shape)
+      throw Error(name + ": expected shape " + shape_text(shape) + ", got " +
+                  shape_text(state_[i].tensor.shape()));
+    return state_[i].tensor;
+  }
+  throw Error(name + ": missing; expected a tensor of shape " + shape_text(shape));
+}
+
+const Tensor& ParameterReader::take(const std::string& name, const std::vector<std::int64_t>& shape) {
+  const Tensor& tensor = find(name, shape);
+  if (tensor.dtype() != DType::float32)
+    throw Error(name + ": expected float32, got " + std::string(dtype_name(tensor.dtype())));
+  return tensor;
+}
+
+kernels::PackedMatrix ParameterReader::take_weight(const std::string& name, int rows, int inputs, int gates) {
+  const Tensor& weight = find(name, {rows, inputs});
+  if (weight.dtype() == DType::float32)
+    return kernels::pack_float32(weight.data<float>(), rows, inputs, gates);
+  if (weight.dtype() != DType::int8)
+    throw Error(name + ": expected float32 or int8, got " + std::string(dtype_name(weight.dtype())));
+
+  const Tensor& scale = take(name + "_scale", {rows});
+  const float* s = scale.data<float>();
+  for (int row = 0; row < rows; ++row)
+    if (!(std::isnormal(s[row]) && s[row] > 0))
+      throw Error(name + "_scale[" + std::to_string(row) + "] is " + std::to_string(s[row]) +
+                  ": a scale must be positive, finite and not subnormal");
+  const std::int8_t* q = weight.data<std::int8_t>();
+  for (std::int64_t i = 0; i < weight.numel(); ++i)
+    if (q[i] == -128)
+      throw Error(name + "[" + std::to_string(i / inputs) + ", " + std::to_string(i % inputs) +
+                  "] is -128: quantized weights are from -127 to 127");
+  return kernels::pack_qint8(q, s, rows, inputs, gates);
+}
+
+void ParameterReader::finish() const {
+  for (std::size_t i = 0; i < state_.size(); ++i)
+    if (!taken_[i]) throw Error(state_[i].name + ": no such parameter");
+}
+
+void append_weight(StateDict& state, const std::string& name, const kernels::PackedMatrix& weight) {
+  if (weight.float32.size() > 0) {
+    Tensor tensor({weight.rows, weight.inputs});
+    kernels::unpack_float32(weight, tensor.data<float>());
+    state.push_back({name, std::move(tensor)});
+    return;
+  }
+  Tensor tensor({weight.rows, weight.inputs}, DType::int8);
+  Tensor scale({weight.rows});
+  kernels::unpack_qint8(weight, tensor.data<std::int8_t>(), scale.data<float>());
+  state.push_back({name, std::move(tensor)});
+  state.push_back({name + "_scale", std::move(scale)});
+}
+
+kernels::PackedMatrix quantized_copy(const kernels::PackedMatrix& weight, std::string_view name) {
+  const auto size = static_cast<std::size_t>(weight.rows) * static_cast<std::size_t>(weight.inputs);
+  if (weight.float32.size() > 0) {
+    std::vector<float> plain(size);
+    kernels::unpack_float32(weight, plain.data());
+    const quant::QuantizedWeights result = quant::quantize_weights(plain, weight.rows, weight.inputs, name);
+    return kernels::pack_qint8(result.q.data(), result.scale.data(), weight.rows, weight.inputs,
+                               weight.gates);
+  }
+  std::vector<std::int8_t> q(size);
+  std::vector<float> scale(static_cast<std::size_t>(weight.rows));
+  kernels::unpack_qint8(weight, q.data(), scale.data());
+  return kernels::pack_qint8(q.data(), scale.data(), weight.rows, weight.inputs, weight.gates);
+}
+
+}  // namespace fourfold::modules

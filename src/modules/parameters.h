@@ -1,0 +1,51 @@
+// What the layers share in taking and giving tensors.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fourfold/random.h"
+#include "fourfold/tensor.h"
+#include "kernels/pack.h"
+
+namespace fourfold::modules {
+
+// "Linear.in_features must be from 1 to 65536, got 0"
+void require_size(std::string_view name, std::int64_t value, std::int64_t most);
+
+// Uniform in [-bound, bound].
+Tensor uniform_parameter(std::vector<std::int64_t> shape, double bound, Generator& generator);
+
+// Throws InvalidArgument where `dtype` is not one that weights can be quantized to.
+void require_quantizable(DType dtype, std::string_view kind);
+
+// Takes the tensors of one layer out of a state dict, and says what is wrong with one that does not fit.
+class ParameterReader {
+ public:
+  explicit ParameterReader(const StateDict& state) : state_(state), taken_(state.size(), false) {}
+
+  // A float32 vector or matrix of that shape, or Error.
+  const Tensor& take(const std::string& name, const std::vector<std::int64_t>& shape);
+
+  // A weight [rows, inputs]: float32, or int8 with `name`_scale [rows], packed for these kernels.
+  kernels::PackedMatrix take_weight(const std::string& name, int rows, int inputs, int gates);
+
+  // Error where a tensor is left that no one asked for.
+  void finish() const;
+
+ private:
+  const Tensor& find(const std::string& name, const std::vector<std::int64_t>& shape);
+
+  const StateDict& state_;
+  std::vector<bool> taken_;
+};
+
+// Adds `name`, and `name`_scale where the weight is int8.
+void append_weight(StateDict& state, const std::string& name, const kernels::PackedMatrix& weight);
+
+// A float32 matrix quantized; an int8 one copied. Throws Error where it is not finite.
+kernels::PackedMatrix quantized_copy(const kernels::PackedMatrix& weight, std::string_view name);
+
+}  // namespace fourfold::modules
