@@ -39,8 +39,9 @@ class TemporaryFile {
       path_ =
           folder / (".fourfold-" + std::to_string(::getpid()) + "-" + std::to_string(next_number++) + ".tmp");
       descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-      if (descriptor_ < 0 && (errno != EEXIST || attempts == 1))
-        fail("write", target_, "no temporary file in " + folder.string() + ": " + reason(errno));
+      if (descriptor_ >= 0 || (errno == EEXIST && attempts > 1)) continue;
+      const std::string why = reason(errno);
+      fail("write", target_, "no temporary file in " + folder.string() + ": " + why);
     }
   }
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/float_environment.h"
 #include "fourfold/error.h"
 
 namespace fourfold {
@@ -144,6 +145,7 @@ Generator& default_generator() {
 void manual_seed(std::uint64_t seed) { default_generator().manual_seed(seed); }
 
 Tensor randn(std::vector<std::int64_t> shape, Generator& generator) {
+  const base::FloatEnvironment environment;
   Tensor tensor(std::move(shape));
   const std::span<float> values(tensor.data<float>(), static_cast<std::size_t>(tensor.numel()));
   if (values.size() < 16) {
@@ -175,6 +177,7 @@ void uniform_(Tensor& tensor, float from, float to, Generator& generator) {
   if (static_cast<double>(to) - static_cast<double>(from) > std::numeric_limits<float>::max())
     refuse("to - from is more than the largest float32");
 
+  const base::FloatEnvironment environment;
   const float range = to - from;
   const std::span<float> values(tensor.data<float>(), static_cast<std::size_t>(tensor.numel()));
   for (float& value : values) {

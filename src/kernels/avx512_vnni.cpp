@@ -13,6 +13,7 @@ struct Avx512Vnni {
   using A = __m512i;
   static constexpr int activation_offset = 128;  // vpdpbusd multiplies unsigned by signed
   static constexpr int tile_rows = 6;            // 24 registers of sums, 4 of weights, 1 of activations
+  static constexpr int tile_blocks_qint8 = panel_blocks;
   static constexpr int sum_streams = 2;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }

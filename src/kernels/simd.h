@@ -7,6 +7,7 @@
 //   F, I, A                  16 floats; 16 int32; 4 activations, broadcast
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
+//   tile_blocks_qint8        blocks whose int8 sums are held together: 4, or 2 where four spill
 //   sum_streams              1, or 2 to sum even and odd groups apart where one row alone is bound by latency
 //   load, store (unaligned), load_first, store_first (the first n lanes, 0 < n < 16; the rest reads as zero)
 //   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
@@ -19,7 +20,6 @@
 //   exp2_of(F)               2^(n/8) from the bits of a float whose low bits hold n; see gates.h
 //   broadcast(q)             A of 4 bytes
 //   dot(I& sum, w, A)        adds the products of 64 weight bytes at w
-//   flush_free               true
 #pragma once
 
 #include "kernels/gates.h"
@@ -71,21 +71,34 @@ struct SimdKernels {
 
   // y[m][b] = the product of rows r + m with block b of a panel, back in float, plus addend[m, b].
   struct Qint8 {
-    template <int MR, int NB>
-    static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride, const std::int8_t* w,
-                    int groups, int step) {
+    // The sums of blocks [first, first + count).
+    template <int first, int count, int MR, int NB>
+    static void sum_blocks(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride,
+                           const std::int8_t* w, int groups) {
       constexpr std::ptrdiff_t line = block_rows * input_group;
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) sums[m][b] = S::zero_int();
-      for (int g = 0; g < groups; g += step) {
+        for (int b = first; b < first + count; ++b) sums[m][b] = S::zero_int();
+      for (int g = 0; g < groups; ++g) {
+        const std::int8_t* lines = w + std::ptrdiff_t{g} * NB * line;
 #pragma GCC unroll 6
         for (int m = 0; m < MR; ++m) {
-          const typename S::A a = S::broadcast(q + m * stride + static_cast<std::ptrdiff_t>(g) * input_group);
+          const typename S::A a = S::broadcast(q + m * stride + std::ptrdiff_t{g} * input_group);
 #pragma GCC unroll 4
-          for (int b = 0; b < NB; ++b) S::dot(sums[m][b], w + (g * std::ptrdiff_t{NB} + b) * line, a);
+          for (int b = first; b < first + count; ++b) S::dot(sums[m][b], lines + b * line, a);
         }
+      }
+    }
+
+    template <int MR, int NB>
+    static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride, const std::int8_t* w,
+                    int groups) {
+      if constexpr (NB <= S::tile_blocks_qint8) {
+        sum_blocks<0, NB>(sums, q, stride, w, groups);
+      } else {
+        sum_blocks<0, S::tile_blocks_qint8>(sums, q, stride, w, groups);
+        sum_blocks<S::tile_blocks_qint8, NB - S::tile_blocks_qint8>(sums, q, stride, w, groups);
       }
     }
 
@@ -100,7 +113,7 @@ struct SimdKernels {
       if constexpr (MR == 1 && S::sum_streams == 2) {
         sum_two_streams(sums, q, weights, groups);
       } else {
-        sum(sums, q, rows.stride, weights, groups, 1);
+        sum(sums, q, rows.stride, weights, groups);
       }
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(panel) * panel_rows;
 #pragma GCC unroll 6

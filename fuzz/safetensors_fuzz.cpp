@@ -1,0 +1,43 @@
+// Any bytes are refused with an Error or accepted; what is accepted can be written and comes back the same.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+#include <vector>
+
+#include "formats/safetensors.h"
+#include "fourfold/error.h"
+
+namespace {
+
+using namespace fourfold;
+
+void require(bool condition) {
+  if (!condition) std::abort();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  formats::TensorFile file;
+  try {
+    file = formats::parse_safetensors(std::as_bytes(std::span(data, size)));
+  } catch (const InvalidArgument&) {
+    std::abort();  // that would blame the caller for the file
+  } catch (const Error&) {
+    return 0;
+  }
+
+  const std::vector<std::byte> written = formats::serialize_safetensors(file);
+  const formats::TensorFile again = formats::parse_safetensors(written);
+  require(again.metadata == file.metadata);
+  require(again.tensors.size() == file.tensors.size());
+  for (const auto& [name, tensor] : file.tensors) {
+    const Tensor* other = find_tensor(again.tensors, name);
+    require(other != nullptr && other->dtype() == tensor.dtype() && other->shape() == tensor.shape());
+    require(std::ranges::equal(other->bytes(), tensor.bytes()));
+  }
+  require(formats::serialize_safetensors(again) == written);
+  return 0;
+}

@@ -1,0 +1,239 @@
+// Every instruction set of this build that the machine has, against the scalar kernels: the same bits. Each
+// case runs twice, whole and with the panels in pieces, and checks that nothing else was read or written.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cases.h"
+
+namespace fourfold::kernels::test {
+namespace {
+
+const KernelTable& scalar() { return *all_tables().back(); }
+
+std::vector<std::string> table_names() {
+  std::vector<std::string> names;
+  for (const KernelTable* table : all_tables()) names.emplace_back(table->name);
+  return names;
+}
+
+class IsaTest : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    for (const KernelTable* table : all_tables())
+      if (table->name == GetParam()) table_ = table;
+    ASSERT_NE(table_, nullptr);
+    if (!is_supported(*table_)) GTEST_SKIP() << GetParam() << ": not on this machine, its cases were not run";
+  }
+
+  void report(const std::string& kernel) const {
+    report_cases(kernel + ": " + GetParam() + " = scalar", cases_);
+  }
+
+  void compare_quantize(const std::vector<std::vector<float>>& rows, int gap);
+  void compare_project(Format format, const ProjectCase& test);
+  void compare_lstm_step(Format format, const LstmCase& test);
+  void sweep_project(Format format);
+  void sweep_lstm_step(Format format);
+
+  const KernelTable* table_ = nullptr;
+  Random random_;
+  std::int64_t cases_ = 0;
+};
+
+std::string sizes_text(int rows, int inputs, int outputs) {
+  return std::to_string(rows) + " rows, " + std::to_string(inputs) + " inputs, " + std::to_string(outputs) +
+         " outputs or units";
+}
+
+// Zero as often as not: rows that touch are what layers have.
+int random_gap(Random& random) { return random.integer(0, 1) * random.integer(1, 21); }
+
+// ---- quantize_rows ----
+
+void IsaTest::compare_quantize(const std::vector<std::vector<float>>& rows, int gap) {
+  Quantized expected;
+  ASSERT_NO_FATAL_FAILURE(run_quantize(scalar(), rows, gap, Edge::canary, expected));
+  for (const Edge edge : {Edge::canary, Edge::unmapped}) {
+    Quantized actual;
+    ASSERT_NO_FATAL_FAILURE(run_quantize(*table_, rows, gap, edge, actual));
+    ASSERT_EQ(expected.q, actual.q);
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      ASSERT_EQ(expected.rows[r].zero_point, actual.rows[r].zero_point) << "row " << r;
+      ASSERT_TRUE(same_bits(expected.rows[r].scale, actual.rows[r].scale)) << "row " << r;
+    }
+  }
+  ++cases_;
+}
+
+TEST_P(IsaTest, QuantizeRows) {
+  for (const int inputs : input_sizes) {
+    for (const int rows : row_counts) {
+      SCOPED_TRACE(sizes_text(rows, inputs, 0));
+      ASSERT_NO_FATAL_FAILURE(compare_quantize(random_rows(random_, rows, inputs), random_gap(random_)));
+    }
+    for (int kind = 0; kind < all_kinds; ++kind) {
+      SCOPED_TRACE(sizes_text(1, inputs, 0) + ", kind " + std::to_string(kind));
+      ASSERT_NO_FATAL_FAILURE(compare_quantize({random_row(random_, inputs, kind)}, 0));
+    }
+  }
+  report("quantize_rows");
+}
+
+// ---- project ----
+
+void IsaTest::compare_project(Format format, const ProjectCase& test) {
+  std::vector<float> expected, whole, parts;
+  const std::vector<Piece> all = {{0, test.weights.panels()}};
+  ASSERT_NO_FATAL_FAILURE(run_project(scalar(), format, test, all, Edge::canary, expected));
+  ASSERT_NO_FATAL_FAILURE(run_project(*table_, format, test, all, Edge::canary, whole));
+  ASSERT_TRUE(same_bits(expected, whole));
+  const std::vector<Piece> pieces = random_pieces(random_, test.weights.panels());
+  ASSERT_NO_FATAL_FAILURE(run_project(*table_, format, test, pieces, Edge::unmapped, parts));
+  ASSERT_TRUE(same_bits(expected, parts)) << "in " << pieces.size() << " pieces";
+  ++cases_;
+}
+
+void IsaTest::sweep_project(Format format) {
+  int outputs = 0;  // 1 to 130, over and over
+  for (const int inputs : input_sizes) {
+    for (const int rows : row_counts) {
+      outputs = outputs % 130 + 1;
+      SCOPED_TRACE(sizes_text(rows, inputs, outputs));
+      const ProjectCase test(random_, random_rows(random_, rows, inputs), outputs, random_gap(random_));
+      ASSERT_NO_FATAL_FAILURE(compare_project(format, test));
+    }
+  }
+  for (outputs = 1; outputs <= 200; ++outputs) {
+    const int rows = random_.integer(1, 9);
+    const int inputs = random_.integer(1, 40);
+    SCOPED_TRACE(sizes_text(rows, inputs, outputs));
+    const ProjectCase test(random_, random_rows(random_, rows, inputs), outputs, random_gap(random_));
+    ASSERT_NO_FATAL_FAILURE(compare_project(format, test));
+  }
+  report("project_" + format_name(format));
+}
+
+TEST_P(IsaTest, ProjectQint8) { sweep_project(Format::qint8); }
+TEST_P(IsaTest, ProjectFloat32) { sweep_project(Format::float32); }
+
+// The largest sums there are: constant rows make every q 127 or -127, and so are some rows of the weights.
+TEST_P(IsaTest, MostInputs) {
+  const std::vector<std::vector<float>> rows = {std::vector<float>(max_inputs, 1.0f),
+                                                std::vector<float>(max_inputs, -1.0f),
+                                                random_row(random_, max_inputs, 0)};
+  const ProjectCase test(random_, rows, 67, 0);
+  ASSERT_NO_FATAL_FAILURE(compare_project(Format::qint8, test));
+  ASSERT_NO_FATAL_FAILURE(compare_project(Format::float32, test));
+  report("project, 65,536 inputs");
+}
+
+// ---- lstm_step ----
+
+void IsaTest::compare_lstm_step(Format format, const LstmCase& test) {
+  LstmState expected, whole, parts;
+  const std::vector<Piece> all = {{0, test.weights.panels()}};
+  ASSERT_NO_FATAL_FAILURE(run_lstm_step(scalar(), format, test, all, Edge::canary, expected));
+  ASSERT_NO_FATAL_FAILURE(run_lstm_step(*table_, format, test, all, Edge::canary, whole));
+  ASSERT_TRUE(same_bits(expected.c, whole.c)) << "c";
+  ASSERT_TRUE(same_bits(expected.h, whole.h)) << "h";
+  const std::vector<Piece> pieces = random_pieces(random_, test.weights.panels());
+  ASSERT_NO_FATAL_FAILURE(run_lstm_step(*table_, format, test, pieces, Edge::unmapped, parts));
+  ASSERT_TRUE(same_bits(expected.c, parts.c)) << "c, in " << pieces.size() << " pieces";
+  ASSERT_TRUE(same_bits(expected.h, parts.h)) << "h, in " << pieces.size() << " pieces";
+  ++cases_;
+}
+
+// Hidden sizes by row counts, where inputs are the hidden size; and inputs by row counts, where they are not,
+// as with a projection.
+void IsaTest::sweep_lstm_step(Format format) {
+  const auto compare = [&](int rows, int inputs, int hidden) {
+    SCOPED_TRACE(sizes_text(rows, inputs, hidden));
+    const LstmCase test(random_, random_rows(random_, rows, inputs), hidden, random_gap(random_));
+    compare_lstm_step(format, test);
+  };
+  for (const int rows : row_counts) {
+    for (const int hidden : hidden_sizes) ASSERT_NO_FATAL_FAILURE(compare(rows, hidden, hidden));
+    for (const int inputs : input_sizes)
+      ASSERT_NO_FATAL_FAILURE(compare(rows, inputs, random_.integer(1, 40)));
+  }
+  report("lstm_step_" + format_name(format));
+}
+
+TEST_P(IsaTest, LstmStepQint8) { sweep_lstm_step(Format::qint8); }
+TEST_P(IsaTest, LstmStepFloat32) { sweep_lstm_step(Format::float32); }
+
+TEST_P(IsaTest, Gates) {
+  sweep_gates(random_, [&](const std::vector<Gates>& gates) {
+    const std::vector<GateResult> expected = run_gates(scalar(), gates);
+    const std::vector<GateResult> actual = run_gates(*table_, gates);
+    for (std::size_t n = 0; n < gates.size(); ++n, ++cases_) {
+      if (same_bits(expected[n].c, actual[n].c) && same_bits(expected[n].h, actual[n].h)) continue;
+      ADD_FAILURE() << std::hexfloat << "i " << gates[n].i << ", f " << gates[n].f << ", g " << gates[n].g
+                    << ", o " << gates[n].o << ", c " << gates[n].c << ": c' " << expected[n].c << " and "
+                    << actual[n].c << ", h' " << expected[n].h << " and " << actual[n].h;
+      return;
+    }
+  });
+  report("gates");
+}
+
+// ---- A row that is not finite ----
+
+// `changed`, run with the row `poisoned` not finite, is `clean` in every other row.
+testing::AssertionResult only_row_differs(const std::vector<float>& clean, const std::vector<float>& changed,
+                                          int poisoned, int width, bool all_nan) {
+  for (std::size_t i = 0; i < clean.size(); ++i) {
+    const bool in_row = static_cast<int>(i) / width == poisoned;
+    if (!in_row && !same_bits(clean[i], changed[i]))
+      return testing::AssertionFailure() << "element " << i << " of another row changed";
+    if (in_row && all_nan && !std::isnan(changed[i]))
+      return testing::AssertionFailure() << "element " << i << " of the row itself is not NaN";
+  }
+  return testing::AssertionSuccess();
+}
+
+TEST_P(IsaTest, NonFiniteRowStaysAlone) {
+  constexpr int rows = 7, inputs = 37, outputs = 83;
+  std::vector<std::vector<float>> x;
+  for (int r = 0; r < rows; ++r) x.push_back(random_row(random_, inputs, 0));
+  for (int poisoned = 0; poisoned < rows; ++poisoned) {
+    for (const float value : {nan_value, infinity, -infinity}) {
+      for (const int at : {0, 17, inputs - 1}) {
+        std::vector<std::vector<float>> bad = x;
+        bad[static_cast<std::size_t>(poisoned)][static_cast<std::size_t>(at)] = value;
+        for (const Format format : {Format::qint8, Format::float32}) {
+          SCOPED_TRACE(format_name(format) + ", row " + std::to_string(poisoned));
+          const bool all_nan = format == Format::qint8 || std::isnan(value);
+          Random again = random_;  // the same weights for both
+          const ProjectCase clean(random_, x, outputs, 0), changed(again, bad, outputs, 0);
+          std::vector<float> y, y_changed;
+          const std::vector<Piece> all = {{0, clean.weights.panels()}};
+          ASSERT_NO_FATAL_FAILURE(run_project(*table_, format, clean, all, Edge::canary, y));
+          ASSERT_NO_FATAL_FAILURE(run_project(*table_, format, changed, all, Edge::canary, y_changed));
+          ASSERT_TRUE(only_row_differs(y, y_changed, poisoned, outputs, all_nan));
+
+          again = random_;
+          const LstmCase clean_step(random_, x, outputs, 0), changed_step(again, bad, outputs, 0);
+          LstmState state, state_changed;
+          const std::vector<Piece> units = {{0, clean_step.weights.panels()}};
+          ASSERT_NO_FATAL_FAILURE(run_lstm_step(*table_, format, clean_step, units, Edge::canary, state));
+          ASSERT_NO_FATAL_FAILURE(
+              run_lstm_step(*table_, format, changed_step, units, Edge::canary, state_changed));
+          ASSERT_TRUE(only_row_differs(state.c, state_changed.c, poisoned, outputs, all_nan));
+          ASSERT_TRUE(only_row_differs(state.h, state_changed.h, poisoned, outputs, all_nan));
+          ++cases_;
+        }
+      }
+    }
+  }
+  report_cases("a NaN or an infinity: " + GetParam() + " changes its own row only", cases_);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, IsaTest, testing::ValuesIn(table_names()),
+                         [](const testing::TestParamInfo<std::string>& tested) { return tested.param; });
+
+}  // namespace
+}  // namespace fourfold::kernels::test
