@@ -102,28 +102,31 @@ void project(const ProjectArgs& a) {
   }
 }
 
-// e^-x, or e^-2x: 2^(x * factor).
-float exp_scaled(float x, float factor, float limit) {
-  const float clamped = clamp(x, -limit, limit);
-  const float rounded = std::fma(clamped, factor, exp2_round);
-  const float f = std::fma(clamped, factor, -(rounded - exp2_round));
+// e^-x, or e^-2x: gates.h.
+float exponential(float x, const Exponential& e) {
+  const float clamped = clamp(x, -e.limit, e.limit);
+  const float rounded = std::fma(clamped, e.log2e, exp_round);
+  const float u = std::fma(rounded - exp_round, e.ln2, clamped);
   const auto bits = std::bit_cast<std::uint32_t>(rounded);
   const float s = std::bit_cast<float>(static_cast<std::uint32_t>(exp2_table[bits % 8]) + (bits << 20));
-  const float p = std::fma(std::fma(exp2_c3, f, exp2_c2), f, exp2_c1) * f;
+  const float p = std::fma(std::fma(std::fma(e.c4, u, e.c3), u, e.c2), u, e.c1) * u;
   return std::fma(s, p, s);
 }
 
 // c' = sigmoid(f)*c + sigmoid(i)*tanh(g), h' = sigmoid(o)*tanh(c'), with sigmoid(x) = 1 / (1 + e^-x) and
-// tanh(x) = (1 - e^-2x) / (1 + e^-2x); a product of the two needs one division.
+// tanh(x) = (1 - e^-2x) / (1 + e^-2x); a product of the two needs one division. Dividing the sum, c +
+// update*df, and not c alone, keeps the errors of the last operations relative to c', where the two terms may
+// cancel.
 void lstm_gates(float i, float f, float g, float o, float& c, float& h) {
-  const float ei = exp_scaled(i, minus_log2e, sigmoid_limit);
-  const float ef = exp_scaled(f, minus_log2e, sigmoid_limit);
-  const float eg = exp_scaled(g, minus_2log2e, tanh_limit);
-  const float eo = exp_scaled(o, minus_log2e, sigmoid_limit);
+  const float ei = exponential(i, exp_minus_x);
+  const float ef = exponential(f, exp_minus_x);
+  const float eg = exponential(g, exp_minus_2x);
+  const float eo = exponential(o, exp_minus_x);
   const float di = 1.0f + ei;
   const float update = (1.0f - eg) / std::fma(di, eg, di);
-  c = std::fma(1.0f / (1.0f + ef), c, update);
-  const float ec = exp_scaled(c, minus_2log2e, tanh_limit);
+  const float df = 1.0f + ef;
+  c = std::fma(update, df, c) / df;
+  const float ec = exponential(c, exp_minus_2x);
   const float od = 1.0f + eo;
   h = (1.0f - ec) / std::fma(od, ec, od);
 }

@@ -244,25 +244,27 @@ struct SimdKernels {
     }
   }
 
-  static F exp_scaled(F x, float factor, float limit) {
-    const F clamped = S::clamp(x, limit), by = S::set1(factor), round = S::set1(exp2_round);
-    const F rounded = S::fma(clamped, by, round);
-    const F f = S::fma(clamped, by, S::sub(round, rounded));
+  static F exponential(F x, const Exponential& e) {
+    const F clamped = S::clamp(x, e.limit), round = S::set1(exp_round);
+    const F rounded = S::fma(clamped, S::set1(e.log2e), round);
+    const F u = S::fma(S::sub(rounded, round), S::set1(e.ln2), clamped);
     const F s = S::exp2_of(rounded);
-    const F p = S::mul(S::fma(S::fma(S::set1(exp2_c3), f, S::set1(exp2_c2)), f, S::set1(exp2_c1)), f);
-    return S::fma(s, p, s);
+    F p = S::fma(S::set1(e.c4), u, S::set1(e.c3));
+    p = S::fma(S::fma(p, u, S::set1(e.c2)), u, S::set1(e.c1));
+    return S::fma(s, S::mul(p, u), s);
   }
 
   static void lstm_gates(const F (&gate)[panel_blocks], F& c, F& h) {
     const F one = S::set1(1);
-    const F ei = exp_scaled(gate[0], minus_log2e, sigmoid_limit);
-    const F ef = exp_scaled(gate[1], minus_log2e, sigmoid_limit);
-    const F eg = exp_scaled(gate[2], minus_2log2e, tanh_limit);
-    const F eo = exp_scaled(gate[3], minus_log2e, sigmoid_limit);
+    const F ei = exponential(gate[0], exp_minus_x);
+    const F ef = exponential(gate[1], exp_minus_x);
+    const F eg = exponential(gate[2], exp_minus_2x);
+    const F eo = exponential(gate[3], exp_minus_x);
     const F di = S::add(one, ei);
     const F update = S::div(S::sub(one, eg), S::fma(di, eg, di));
-    c = S::fma(S::div(one, S::add(one, ef)), c, update);
-    const F ec = exp_scaled(c, minus_2log2e, tanh_limit);
+    const F df = S::add(one, ef);
+    c = S::div(S::fma(update, df, c), df);
+    const F ec = exponential(c, exp_minus_2x);
     const F od = S::add(one, eo);
     h = S::div(S::sub(one, ec), S::fma(od, ec, od));
   }
