@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -69,6 +70,12 @@ inline std::span<const float> values(const Tensor& tensor) {
   return {tensor.data<float>(), static_cast<std::size_t>(tensor.numel())};
 }
 
+std::span<const float> values(Tensor&&) = delete;  // it would dangle
+
+inline bool all_nan(const Tensor& tensor) {
+  return std::ranges::all_of(values(tensor), [](float value) { return std::isnan(value); });
+}
+
 inline testing::AssertionResult same_bits(const Tensor& expected, const Tensor& actual) {
   if (expected.shape() != actual.shape())
     return testing::AssertionFailure()
@@ -77,8 +84,10 @@ inline testing::AssertionResult same_bits(const Tensor& expected, const Tensor& 
 }
 
 inline testing::AssertionResult same_bits(const LstmState& expected, const LstmState& actual) {
-  if (const auto h = same_bits(expected.h, actual.h); !h) return testing::AssertionFailure(h) << " (h)";
-  if (const auto c = same_bits(expected.c, actual.c); !c) return testing::AssertionFailure(c) << " (c)";
+  if (const auto h = same_bits(expected.h, actual.h); !h)
+    return testing::AssertionFailure() << "h, " << h.message();
+  if (const auto c = same_bits(expected.c, actual.c); !c)
+    return testing::AssertionFailure() << "c, " << c.message();
   return testing::AssertionSuccess();
 }
 

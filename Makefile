@@ -1,0 +1,64 @@
+# Thin: each target is a script or a preset. `make help` lists them.
+JOBS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+SECONDS_EACH ?= 60
+export CTEST_PARALLEL_LEVEL := $(JOBS)
+
+.PHONY: help demo test release-test sanitize thread-sanitize checks bench fuzz lint format clean
+help: ## This list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+demo: ## Build, and run the demonstration
+	@tools/setup.sh build
+	cmake --preset release -DFOURFOLD_TESTS=OFF
+	cmake --build --preset release
+	build/fourfold demo
+
+test: ## Everything that CI runs: tests, sanitizers, checks
+	@tools/setup.sh test
+	$(MAKE) --no-print-directory release-test checks sanitize
+
+release-test:
+	cmake --preset release -DFOURFOLD_TESTS=ON
+	cmake --build --preset release
+	ctest --preset release
+
+checks: ## Include directions, symbols of instruction-set files, formatting
+	python3 tools/check_includes.py
+	python3 tools/check_isa_symbols.py build
+	clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h')
+
+sanitize: ## The tests under the address and undefined-behaviour sanitizers
+	cmake --preset sanitize
+	cmake --build --preset sanitize
+	ctest --preset sanitize
+
+thread-sanitize: ## The tests under the thread sanitizer
+	@tools/setup.sh test
+	cmake --preset thread-sanitize
+	cmake --build --preset thread-sanitize
+	ctest --preset thread-sanitize
+
+bench: ## Kernel benchmarks over all instruction sets that the machine has
+	@tools/setup.sh bench
+	cmake --preset bench
+	cmake --build --preset bench
+	build-bench/bench/kernels_bench
+
+fuzz: ## Each fuzz target for SECONDS_EACH=60 seconds
+	@tools/setup.sh fuzz
+	cmake --preset fuzz
+	cmake --build --preset fuzz
+	mkdir -p corpus/safetensors
+	build-fuzz/fuzz/safetensors_fuzz -max_total_time=$(SECONDS_EACH) corpus/safetensors
+
+lint: ## clang-tidy over the library and the command line
+	@tools/setup.sh lint
+	cmake --preset release
+	clang-tidy -p build --quiet $$(git ls-files 'src/*.cpp' 'cli/*.cpp')
+
+format: ## Format all sources
+	@tools/setup.sh lint
+	clang-format -i $$(git ls-files '*.cpp' '*.h')
+
+clean: ## Remove what was built
+	rm -rf build build-*
