@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <random>
@@ -41,9 +42,16 @@ struct LstmForDemonstration {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
+    std::error_code error;
+    const fs::path parent = fs::temp_directory_path(error);
+    if (error) {
+      const char* named = std::getenv("TMPDIR");
+      throw fourfold::Error(
+          fmt::format("temporary folder {}: {}", named == nullptr ? "/tmp" : named, error.message()));
+    }
     std::random_device random;
     do {
-      path_ = fs::temp_directory_path() / fmt::format("fourfold-demo-{:08x}", random());
+      path_ = parent / fmt::format("fourfold-demo-{:08x}", random());
     } while (!fs::create_directory(path_));
   }
   ~TemporaryFolder() {
@@ -109,7 +117,21 @@ Accuracy compare(const fourfold::Tensor& float_output, const fourfold::Tensor& q
   return {sum.float32 / n, sum.qint8 / n, sum.difference / n};
 }
 
+// Refuses what would not fit this machine's memory in any case, before half of it is taken.
+void require_memory(const Options& o) {
+  constexpr double gigabyte = 1e9, most = 8 * gigabyte;
+  const auto n = static_cast<double>(o.dimension);
+  const double weights = 8 * n * n * static_cast<double>(o.depth) * 3 * sizeof(float);
+  const double values =
+      static_cast<double>(o.sequence) * static_cast<double>(o.batch) * n * 6 * sizeof(float);
+  if (weights + values > most)
+    throw fourfold::InvalidArgument(
+        fmt::format("demo: these sizes need about {:.0f} GB; at most {:.0f} are allowed",
+                    (weights + values) / gigabyte, most / gigabyte));
+}
+
 int run(const Options& o) {
+  require_memory(o);
   if (!o.isa.empty()) fourfold::set_isa(o.isa);
   fourfold::set_num_threads(o.threads);
   const std::string isa = fourfold::current_isa();
@@ -192,13 +214,21 @@ int run(const Options& o) {
 
 Run add_demo(CLI::App& command) {
   const auto options = std::make_shared<Options>();
-  command.add_option("--dimension", options->dimension, "Input and hidden size")->capture_default_str();
-  command.add_option("--sequence", options->sequence, "Time steps")->capture_default_str();
-  command.add_option("--batch", options->batch, "Sequences at once")->capture_default_str();
-  command.add_option("--depth", options->depth, "Layers")->capture_default_str();
+  command.add_option("--dimension", options->dimension, "Input and hidden size")
+      ->check(CLI::Range(1, 8192))
+      ->capture_default_str();
+  command.add_option("--sequence", options->sequence, "Time steps")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command.add_option("--batch", options->batch, "Sequences at once")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  command.add_option("--depth", options->depth, "Layers")->check(CLI::Range(1, 64))->capture_default_str();
   command.add_option("--seed", options->seed, "Of weights and inputs, as in torch.manual_seed")
       ->capture_default_str();
-  command.add_option("--threads", options->threads, "Threads that one call may use")->capture_default_str();
+  command.add_option("--threads", options->threads, "Threads that one call may use")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
   command.add_option("--isa", options->isa, "Instruction set to use (see fourfold isa)");
   command.add_flag("--json", options->json, "Print JSON");
   return [options] { return run(*options); };

@@ -2,8 +2,12 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <iterator>
+#include <new>
+#include <string>
 
 #include "fourfold/error.h"
 #include "verbs.h"
@@ -55,6 +59,10 @@ int main(int argc, char** argv) {
   }
 
   try {
+    const std::string word = argc > 1 ? argv[1] : "";
+    const auto is_it = [&](const Verb& verb) { return word == verb.name; };
+    if (!word.empty() && !word.starts_with('-') && std::none_of(std::begin(verbs), std::end(verbs), is_it))
+      throw fourfold::InvalidArgument("no verb '" + word + "'; fourfold --help lists them");
     app.parse(argc, argv);
     return run();
   } catch (const CLI::ParseError& error) {
@@ -62,6 +70,9 @@ int main(int argc, char** argv) {
   } catch (const fourfold::InvalidArgument& error) {
     fmt::print(stderr, "fourfold: {}\n", error.what());
     return bad_usage;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "fourfold: out of memory\n");
+    return failed;
   } catch (const std::exception& error) {
     fmt::print(stderr, "fourfold: {}\n", error.what());
     return failed;

@@ -2,7 +2,7 @@
 // runs once they are parsed; the result is the exit code.
 #pragma once
 
-#include <CLI/App.hpp>
+#include <CLI/CLI.hpp>
 #include <functional>
 
 namespace cli {

@@ -33,6 +33,7 @@ double weight_bound(std::int64_t fan_in) {
 
 StateDict initial_state(const LinearOptions& options, Generator& generator) {
   check(options);
+  const base::FloatEnvironment environment;
   const std::int64_t in = options.in_features, out = options.out_features;
   StateDict state;
   state.push_back({"weight", modules::uniform_parameter({out, in}, weight_bound(in), generator)});

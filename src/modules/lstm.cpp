@@ -48,6 +48,7 @@ void for_each_direction(const LstmOptions& options, const Visit& visit) {
 
 StateDict initial_state(const LstmOptions& options, Generator& generator) {
   check(options);
+  const base::FloatEnvironment environment;
   const double bound = 1 / std::sqrt(static_cast<double>(options.hidden_size));
   const std::int64_t rows = gates * options.hidden_size;
   StateDict state;

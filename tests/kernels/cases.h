@@ -17,7 +17,6 @@
 #include <iostream>
 #include <limits>
 #include <new>
-#include <random>
 #include <span>
 #include <sstream>
 #include <string>
@@ -58,22 +57,32 @@ inline std::uint64_t seed() {
   return value;
 }
 
-// The same numbers from the same seed on every machine, which std's distributions do not promise.
+// SplitMix64: the same numbers from the same seed on every machine, which std's distributions do not promise.
 class Random {
  public:
-  Random() : engine_(seed()) {}
+  Random() : state_(seed()) {}
   float uniform(float low, float high) {
-    return low + (high - low) * (static_cast<float>(engine_() >> 40) * 0x1p-24f);
+    return low + (high - low) * (static_cast<float>(next() >> 40) * 0x1p-24f);
   }
-  float normal() {  // nearly: the sum of four
-    return (uniform(-1, 1) + uniform(-1, 1) + uniform(-1, 1) + uniform(-1, 1)) * 0.866f;
+  float normal() {  // nearly: the sum of four small integers
+    const std::uint64_t bits = next();
+    std::int64_t sum = -2 * 65535;
+    for (int shift = 0; shift < 64; shift += 16) sum += static_cast<std::int64_t>(bits >> shift & 65535);
+    return static_cast<float>(sum) * (1.732f / 65536);
   }
   int integer(int low, int high) {  // both included
-    return low + static_cast<int>(engine_() % static_cast<std::uint64_t>(high - low + 1));
+    return low + static_cast<int>(next() % static_cast<std::uint64_t>(high - low + 1));
   }
 
  private:
-  std::mt19937_64 engine_;
+  std::uint64_t next() {
+    std::uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+  }
+
+  std::uint64_t state_;
 };
 
 // ---- Comparison ----
@@ -266,48 +275,47 @@ class Activations {
   std::vector<reference::QuantizedRow> quantized_;
 };
 
-// A matrix in both formats, each with numbers of its own, as the reference and as the kernels read them.
+// A random matrix, as the reference and as the kernels read it.
 class Weights {
  public:
   // rows: those of all gates.
-  Weights(Random& random, int rows, int inputs, int gates)
-      : Weights(random_integers(random, rows, inputs), random_floats(random, rows, inputs), rows, gates) {}
+  Weights(Random& random, Format format, int rows, int inputs, int gates)
+      : format_(format),
+        integers_(format == Format::qint8 ? random_integers(random, rows, inputs)
+                                          : reference::QuantizedMatrix{}),
+        floats_(format == Format::float32 ? random_floats(random, rows, inputs) : reference::FloatMatrix{}),
+        packed_(format == Format::qint8
+                    ? pack_qint8(std::vector<std::int8_t>(integers_.q.begin(), integers_.q.end()).data(),
+                                 integers_.scale.data(), rows, inputs, gates)
+                    : pack_float32(floats_.values.data(), rows, inputs, gates)),
+        qint8_({packed_.qint8.data(), packed_.qint8.size()}),
+        float32_({packed_.float32.data(), packed_.float32.size()}),
+        scale_({packed_.scale.data(), packed_.scale.size()}),
+        row_sum_({packed_.row_sum.data(), packed_.row_sum.size()}) {}
 
-  Weights(reference::QuantizedMatrix integers, reference::FloatMatrix floats, int rows, int gates)
-      : integers_(std::move(integers)),
-        floats_(std::move(floats)),
-        inputs_(static_cast<int>(integers_.inputs)),
-        packed_q_(pack_qint8(std::vector<std::int8_t>(integers_.q.begin(), integers_.q.end()).data(),
-                             integers_.scale.data(), rows, inputs_, gates)),
-        packed_x_(pack_float32(floats_.values.data(), rows, inputs_, gates)),
-        qint8_(std::span<const std::int8_t>(packed_q_.qint8.data(), packed_q_.qint8.size())),
-        float32_(std::span<const float>(packed_x_.float32.data(), packed_x_.float32.size())),
-        scale_(std::span<const float>(packed_q_.scale.data(), packed_q_.scale.size())),
-        row_sum_(std::span<const std::int32_t>(packed_q_.row_sum.data(), packed_q_.row_sum.size())) {}
-
-  int panels() const { return packed_q_.panels(); }
-  int blocks() const { return packed_q_.blocks; }
-  MatrixView view(Format format) const {
-    if (format == Format::qint8)
-      return {qint8_.data(), nullptr, scale_.data(), row_sum_.data(), inputs_, blocks()};
-    return {nullptr, float32_.data(), nullptr, nullptr, inputs_, blocks()};
+  Format format() const { return format_; }
+  int panels() const { return packed_.panels(); }
+  MatrixView view() const {
+    if (format_ == Format::qint8)
+      return {qint8_.data(), nullptr, scale_.data(), row_sum_.data(), packed_.inputs, packed_.blocks};
+    return {nullptr, float32_.data(), nullptr, nullptr, packed_.inputs, packed_.blocks};
   }
-  std::vector<float> product(Format format, const Activations& x, int row,
-                             std::span<const float> addend) const {
-    return format == Format::qint8 ? reference::product(integers_, x.quantized(row), addend)
-                                   : reference::product(floats_, x.x(row), addend);
+  std::vector<float> product(const Activations& x, int row, std::span<const float> addend) const {
+    return format_ == Format::qint8 ? reference::product(integers_, x.quantized(row), addend)
+                                    : reference::product(floats_, x.x(row), addend);
   }
 
  private:
+  // Of ten rows, one of zeros, one of the most, one of the least, one with a scale far from the others'.
   static reference::QuantizedMatrix random_integers(Random& random, int rows, int inputs) {
     reference::QuantizedMatrix matrix;
     matrix.inputs = inputs;
     for (int n = 0; n < rows; ++n) {
-      const int kind = random.integer(0, 9);  // one in ten: zeros, the most, the least, a scale far off
-      matrix.scale.push_back(kind == 3 ? std::ldexp(1.0f, random.integer(-126, 100))
-                             : kind == 0
-                                 ? 1.0f
-                                 : random.uniform(0.1f, 2.0f) / 127 / std::sqrt(static_cast<float>(inputs)));
+      const int kind = random.integer(0, 9);
+      float scale = random.uniform(0.1f, 2.0f) / 127 / std::sqrt(static_cast<float>(inputs));
+      if (kind == 0) scale = 1;
+      if (kind == 3) scale = std::ldexp(1.0f, random.integer(-126, 100));
+      matrix.scale.push_back(scale);
       for (int k = 0; k < inputs; ++k)
         matrix.q.push_back(kind == 0 ? 0 : kind == 1 ? 127 : kind == 2 ? -127 : random.integer(-127, 127));
     }
@@ -316,16 +324,15 @@ class Weights {
   static reference::FloatMatrix random_floats(Random& random, int rows, int inputs) {
     reference::FloatMatrix matrix;
     matrix.inputs = inputs;
-    for (int n = 0; n < rows * inputs; ++n)
-      matrix.values.push_back(random.normal() / std::sqrt(static_cast<float>(inputs)));
+    const float spread = 1 / std::sqrt(static_cast<float>(inputs));
+    for (int n = 0; n < rows * inputs; ++n) matrix.values.push_back(random.normal() * spread);
     return matrix;
   }
 
-  reference::QuantizedMatrix integers_;
+  Format format_;
+  reference::QuantizedMatrix integers_;  // one of the two is empty
   reference::FloatMatrix floats_;
-  int inputs_;
-  PackedMatrix packed_q_;
-  PackedMatrix packed_x_;
+  PackedMatrix packed_;
   Guarded<std::int8_t> qint8_;
   Guarded<float> float32_;
   Guarded<float> scale_;
@@ -382,12 +389,13 @@ inline void run_quantize(const KernelTable& table, const std::vector<std::vector
 }
 
 struct ProjectCase {
-  ProjectCase(Random& random, const std::vector<std::vector<float>>& x, int outputs, int gap_between_rows)
+  ProjectCase(Random& random, Format format, const std::vector<std::vector<float>>& x, int outputs,
+              int gap_between_rows)
       : rows(static_cast<int>(x.size())),
         columns(outputs),
         gap(gap_between_rows),
         activations(x, gap),
-        weights(random, outputs, static_cast<int>(x[0].size()), 1),
+        weights(random, format, outputs, static_cast<int>(x[0].size()), 1),
         bias(random_row(random, outputs, random.integer(0, finite_kinds - 1))),
         packed_bias(pack_rows(bias.data(), outputs, 1)) {}
 
@@ -401,8 +409,8 @@ struct ProjectCase {
 };
 
 // y: [rows, columns].
-inline void run_project(const KernelTable& table, Format format, const ProjectCase& test,
-                        const std::vector<Piece>& pieces, Edge edge, std::vector<float>& result) {
+inline void run_project(const KernelTable& table, const ProjectCase& test, const std::vector<Piece>& pieces,
+                        Edge edge, std::vector<float>& result) {
   const std::ptrdiff_t stride = test.columns + test.gap;
   const Guarded<float> bias(std::span<const float>(test.packed_bias.data(), test.packed_bias.size()));
   const Guarded<std::uint8_t> bytes(
@@ -410,15 +418,15 @@ inline void run_project(const KernelTable& table, Format format, const ProjectCa
   Guarded<float> y((test.rows - 1) * stride + test.columns, edge);
   for (const Piece piece : pieces) {
     const std::vector<float> before = y.values();
-    const ProjectArgs args = {test.weights.view(format),
-                              test.activations.view(format, bytes),
+    const ProjectArgs args = {test.weights.view(),
+                              test.activations.view(test.weights.format(), bytes),
                               bias.data(),
                               y.data(),
                               stride,
                               test.columns,
                               piece.begin,
                               piece.end};
-    format == Format::qint8 ? table.project_qint8(args) : table.project_float32(args);
+    test.weights.format() == Format::qint8 ? table.project_qint8(args) : table.project_float32(args);
     ASSERT_TRUE(y.canaries_intact());
     ASSERT_TRUE(y.unchanged_outside(before, stride, panel_rows * piece.begin,
                                     std::min(panel_rows * piece.end, test.columns)))
@@ -430,12 +438,13 @@ inline void run_project(const KernelTable& table, Format format, const ProjectCa
 }
 
 struct LstmCase {
-  LstmCase(Random& random, const std::vector<std::vector<float>>& h_before, int hidden, int gap_between_rows)
+  LstmCase(Random& random, Format format, const std::vector<std::vector<float>>& h_before, int hidden,
+           int gap_between_rows)
       : rows(static_cast<int>(h_before.size())),
         hidden_size(hidden),
         gap(gap_between_rows),
         h(h_before, gap),
-        weights(random, 4 * hidden, static_cast<int>(h_before[0].size()), 4),
+        weights(random, format, 4 * hidden, static_cast<int>(h_before[0].size()), 4),
         pre(random_rows_of_any_size(random, rows, 4 * hidden, 3)),
         c(random_rows_of_any_size(random, rows, hidden, 2)) {}
 
@@ -464,8 +473,8 @@ struct LstmState {
   std::vector<float> c;
 };
 
-inline void run_lstm_step(const KernelTable& table, Format format, const LstmCase& test,
-                          const std::vector<Piece>& pieces, Edge edge, LstmState& result) {
+inline void run_lstm_step(const KernelTable& table, const LstmCase& test, const std::vector<Piece>& pieces,
+                          Edge edge, LstmState& result) {
   const int padded = round_up(test.hidden_size, block_rows);
   const std::ptrdiff_t pre_stride = 4 * padded + test.gap;
   const std::ptrdiff_t c_stride = padded + test.gap;
@@ -483,8 +492,8 @@ inline void run_lstm_step(const KernelTable& table, Format format, const LstmCas
   for (const Piece piece : pieces) {
     const std::vector<float> c_before = c.values();
     const std::vector<float> h_before = h.values();
-    const LstmStepArgs args = {test.weights.view(format),
-                               test.h.view(format, bytes),
+    const LstmStepArgs args = {test.weights.view(),
+                               test.h.view(test.weights.format(), bytes),
                                pre.data(),
                                pre_stride,
                                c.data(),
@@ -494,7 +503,7 @@ inline void run_lstm_step(const KernelTable& table, Format format, const LstmCas
                                test.hidden_size,
                                piece.begin,
                                piece.end};
-    format == Format::qint8 ? table.lstm_step_qint8(args) : table.lstm_step_float32(args);
+    test.weights.format() == Format::qint8 ? table.lstm_step_qint8(args) : table.lstm_step_float32(args);
     ASSERT_TRUE(c.canaries_intact() && h.canaries_intact());
     ASSERT_TRUE(c.unchanged_outside(c_before, c_stride, block_rows * piece.begin, block_rows * piece.end) &&
                 c.unchanged_outside(c_before, c_stride, 0, padded))
@@ -553,7 +562,7 @@ inline std::vector<GateResult> run_gates(const KernelTable& table, const std::ve
 }
 
 // Calls visit with batches of gates: all of some special values; each gate over [-200, 200] and over the bits
-// of all floats, the others at random; and all at random.
+// of all floats, the others at random; all at random; and cells whose two terms cancel.
 template <class Visit>
 void sweep_gates(Random& random, Visit visit) {
   std::vector<Gates> batch;
@@ -598,12 +607,18 @@ void sweep_gates(Random& random, Visit visit) {
       gates.*swept = value;
       add(gates);
     };
-    for (int n = -200000; n <= 200000; ++n)
+    for (int n = -200000; n <= 200000; n += 2)
       if (swept != &Gates::c || std::abs(n) <= 100000) add_swept(static_cast<float>(n) * 0.001f);
-    for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += 8191)
+    for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += 16381)
       add_swept(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
   }
-  for (int n = 0; n < 1'000'000; ++n) add(random_gates());
+  for (int n = 0; n < 500'000; ++n) {
+    add(random_gates());
+    const float f = random.uniform(-4, 6);  // and what the cell keeps against what it takes in
+    const float kept = std::min(random.uniform(0.5f, 2) * (1 + std::exp(-f)), 100.0f);
+    const float sign = std::copysign(1.0f, random.normal());
+    add({random.uniform(1, 12), f, -sign * random.uniform(1, 6), random.uniform(-6, 6), sign * kept});
+  }
   if (!batch.empty()) visit(batch);
 }
 

@@ -163,8 +163,32 @@ inline double relative_difference(const Tensor& expected, const Tensor& actual) 
   return difference / magnitude;
 }
 
+// The tensor of that name, which must be there.
 inline Tensor& tensor_named(StateDict& state, std::string_view name) {
   return const_cast<Tensor&>(*find_tensor(state, name));
+}
+
+// ---- Modules ----
+
+// Modules as a user would write them, one within the other.
+struct Encoder {
+  Lstm lower{{.input_size = 3, .hidden_size = 4}};
+  Lstm upper{{.input_size = 4, .hidden_size = 5, .bidirectional = true}};
+  void children(auto&& visit) { visit("lower", lower), visit("upper", upper); }
+};
+struct Tagger {
+  Encoder encoder;
+  Linear decoder{{.in_features = 10, .out_features = 2}};
+  void children(auto&& visit) { visit("encoder", encoder), visit("decoder", decoder); }
+};
+struct Nothing {
+  void children(auto&&) {}
+};
+
+// All of its layers.
+template <class M>
+M quantized(const M& module) {
+  return quantize_dynamic(module, {Kind::lstm, Kind::linear});
 }
 
 // ---- Errors ----
@@ -183,6 +207,15 @@ std::string message_of(const Action& action) {
   }
   ADD_FAILURE() << "nothing was thrown";
   return "";
+}
+
+// That the module refuses the state dict, with these words, and is as before.
+template <class M>
+void expect_refused(M module, const StateDict& state, const std::string& message) {
+  const auto now = [&] { return fourfold::state_dict(module); };
+  const StateDict before = now();
+  EXPECT_EQ(message_of<Error>([&] { fourfold::load_state_dict(module, state); }), message);
+  EXPECT_TRUE(same_tensors(before, now()));
 }
 
 // ---- Files ----

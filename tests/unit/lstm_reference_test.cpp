@@ -20,14 +20,16 @@ class LstmReference : public SettingsTest {};
 // One direction of one layer, cut out of an LSTM.
 Lstm layer_of(const Lstm& whole, std::int64_t layer, bool reverse) {
   const LstmOptions& o = whole.options();
-  LstmOptions options{.input_size = layer == 0 ? o.input_size : o.hidden_size * (o.bidirectional ? 2 : 1),
-                      .hidden_size = o.hidden_size,
-                      .bias = o.bias};
+  const LstmOptions options{
+      .input_size = layer == 0 ? o.input_size : o.hidden_size * (o.bidirectional ? 2 : 1),
+      .hidden_size = o.hidden_size,
+      .bias = o.bias};
+  const StateDict all = whole.state_dict();
   StateDict tensors;
   const std::string suffix = "_l" + std::to_string(layer) + (reverse ? "_reverse" : "");
   for (const std::string which : {"weight_ih", "weight_hh", "bias_ih", "bias_hh"})
     for (const std::string end : {"", "_scale"})
-      if (const Tensor* found = find_tensor(whole.state_dict(), which + suffix + end))
+      if (const Tensor* found = find_tensor(all, which + suffix + end))
         tensors.push_back({which + "_l0" + end, *found});
   return Lstm(options, tensors);
 }

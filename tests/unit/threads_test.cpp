@@ -1,0 +1,153 @@
+// The number of threads, and the pool of them: after fork, while another caller has it, at the process's end.
+// That results do not depend on it: bit_equality_test.cpp.
+#include "fourfold/threads.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include "unit/helpers.h"
+
+namespace fourfold::test {
+namespace {
+
+class Threads : public SettingsTest {
+ protected:
+  // Large enough for a team at each step.
+  const Lstm lstm_ = quantized(Lstm({.input_size = 20, .hidden_size = 400}));
+  const Tensor input_ = randn({10, 1, 20});
+  const LstmOutput expected_ = lstm_(input_);
+
+  bool is_right() const { return static_cast<bool>(same_bits(expected_, lstm_(input_))); }
+
+  // What becomes of a child that runs `body` and then ends as a program does. A child that hangs is killed.
+  template <class Body>
+  static void expect_child_is_right(const Body& body) {
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      alarm(60);
+      std::exit(body() ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_FALSE(WIFSIGNALED(status)) << "ended by signal " << WTERMSIG(status);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "the child's result is another";
+  }
+};
+
+TEST_F(Threads, DefaultIsTheNumberOfCpusAllowed) {
+#if defined(__linux__)
+  cpu_set_t set;
+  ASSERT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+  EXPECT_EQ(num_threads(), CPU_COUNT(&set));
+#endif
+  EXPECT_GE(num_threads(), 1);
+}
+
+TEST_F(Threads, Limits) {
+  for (const int threads : {1, 3, 1024}) {
+    set_num_threads(threads);
+    EXPECT_EQ(num_threads(), threads);
+  }
+  set_num_threads(3);
+  EXPECT_EQ(message_of<InvalidArgument>([] { set_num_threads(0); }),
+            "set_num_threads(0): must be from 1 to 1024");
+  EXPECT_EQ(message_of<InvalidArgument>([] { set_num_threads(-2); }),
+            "set_num_threads(-2): must be from 1 to 1024");
+  EXPECT_EQ(message_of<InvalidArgument>([] { set_num_threads(1025); }),
+            "set_num_threads(1025): must be from 1 to 1024");
+  EXPECT_EQ(num_threads(), 3);
+}
+
+TEST_F(Threads, MoreThanThereAreCpusOrPanels) {
+  set_num_threads(40);
+  EXPECT_TRUE(is_right());
+}
+
+TEST_F(Threads, FewerAgain) {
+  for (const int threads : {4, 1, 2, 3, 1, 4}) {
+    set_num_threads(threads);
+    EXPECT_TRUE(is_right()) << threads;
+  }
+}
+
+TEST_F(Threads, PoolIsBusy) {
+  set_num_threads(2);
+  std::atomic<bool> stop = false;
+  std::atomic<int> wrong = 0;
+  std::thread other([&] {
+    while (!stop)
+      if (!is_right()) ++wrong;
+  });
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(is_right());
+  stop = true;
+  other.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+// A caller's own threads come and go; the pool's stay.
+TEST_F(Threads, CallersComeAndGo) {
+  set_num_threads(2);
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < 20; ++i) std::thread([&] { wrong += is_right() ? 0 : 1; }).join();
+  EXPECT_EQ(wrong, 0);
+}
+
+// ---- fork ----
+
+TEST_F(Threads, ForkBeforeThePoolIsUsed) {
+  set_num_threads(2);
+  expect_child_is_right([&] { return is_right(); });
+  EXPECT_TRUE(is_right());
+}
+
+TEST_F(Threads, ForkAfterThePoolWasUsed) {
+  set_num_threads(3);
+  EXPECT_TRUE(is_right());
+  for (int i = 0; i < 5; ++i) expect_child_is_right([&] { return is_right() && is_right(); });
+  EXPECT_TRUE(is_right());
+}
+
+TEST_F(Threads, ForkOfAFork) {
+  set_num_threads(2);
+  EXPECT_TRUE(is_right());
+  expect_child_is_right([&] {
+    if (!is_right()) return false;
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    if (child == 0) std::exit(is_right() ? 0 : 1);
+    int status = 1;
+    return waitpid(child, &status, 0) == child && status == 0 && is_right();
+  });
+}
+
+// The child of a process whose other thread is in the middle of a call.
+TEST_F(Threads, ForkWhileThePoolIsUsed) {
+  set_num_threads(2);
+  std::atomic<bool> stop = false;
+  std::atomic<int> wrong = 0, calls = 0;
+  std::thread other([&] {
+    for (; !stop; ++calls)
+      if (!is_right()) ++wrong;
+  });
+  while (calls == 0) std::this_thread::yield();
+  for (int i = 0; i < 20; ++i) expect_child_is_right([&] { return is_right() && is_right(); });
+  stop = true;
+  other.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_TRUE(is_right());
+}
+
+}  // namespace
+}  // namespace fourfold::test
