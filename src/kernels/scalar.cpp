@@ -102,15 +102,35 @@ void project(const ProjectArgs& a) {
   }
 }
 
-// e^-x, or e^-2x: gates.h.
-float exponential(float x, const Exponential& e) {
+// e^-x, or e^-2x, as s + s*p: gates.h.
+struct Power {
+  float s, p;
+};
+Power exponential(float x, const Exponential& e) {
   const float clamped = clamp(x, -e.limit, e.limit);
   const float rounded = std::fma(clamped, e.log2e, exp_round);
   const float u = std::fma(rounded - exp_round, e.ln2, clamped);
   const auto bits = std::bit_cast<std::uint32_t>(rounded);
   const float s = std::bit_cast<float>(static_cast<std::uint32_t>(exp2_table[bits % 8]) + (bits << 20));
   const float p = std::fma(std::fma(std::fma(e.c4, u, e.c3), u, e.c2), u, e.c1) * u;
-  return std::fma(s, p, s);
+  return {s, p};
+}
+
+float exp_minus_twice(float x) {
+  const Power e = exponential(x, exp_minus_2x);
+  return std::fma(e.s, e.p, e.s);
+}
+
+// 1 + e^-x, the denominator of a sigmoid, as a sum not yet rounded: what 1 + s loses goes into the small
+// term.
+struct Denominator {
+  float large, small;
+};
+Denominator sigmoid_denominator(float x) {
+  const Power e = exponential(x, exp_minus_x);
+  const float large = 1.0f + e.s;
+  const float lost = e.s - (large - 1.0f);
+  return {large, std::fma(e.s, e.p, lost)};
 }
 
 // c' = sigmoid(f)*c + sigmoid(i)*tanh(g), h' = sigmoid(o)*tanh(c'), with sigmoid(x) = 1 / (1 + e^-x) and
@@ -118,16 +138,15 @@ float exponential(float x, const Exponential& e) {
 // update*df, and not c alone, keeps the errors of the last operations relative to c', where the two terms may
 // cancel.
 void lstm_gates(float i, float f, float g, float o, float& c, float& h) {
-  const float ei = exponential(i, exp_minus_x);
-  const float ef = exponential(f, exp_minus_x);
-  const float eg = exponential(g, exp_minus_2x);
-  const float eo = exponential(o, exp_minus_x);
-  const float di = 1.0f + ei;
-  const float update = (1.0f - eg) / std::fma(di, eg, di);
-  const float df = 1.0f + ef;
+  const Denominator di = sigmoid_denominator(i);
+  const Denominator of_f = sigmoid_denominator(f);
+  const Denominator of_o = sigmoid_denominator(o);
+  const float df = of_f.small + of_f.large;
+  const float od = of_o.small + of_o.large;
+  const float eg = exp_minus_twice(g);
+  const float update = (1.0f - eg) / (std::fma(di.large, eg, std::fma(di.small, eg, di.small)) + di.large);
   c = std::fma(update, df, c) / df;
-  const float ec = exponential(c, exp_minus_2x);
-  const float od = 1.0f + eo;
+  const float ec = exp_minus_twice(c);
   h = (1.0f - ec) / std::fma(od, ec, od);
 }
 

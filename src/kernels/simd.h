@@ -244,28 +244,45 @@ struct SimdKernels {
     }
   }
 
-  static F exponential(F x, const Exponential& e) {
+  struct Power {
+    F s, p;
+  };
+  static Power exponential(F x, const Exponential& e) {
     const F clamped = S::clamp(x, e.limit), round = S::set1(exp_round);
     const F rounded = S::fma(clamped, S::set1(e.log2e), round);
     const F u = S::fma(S::sub(rounded, round), S::set1(e.ln2), clamped);
-    const F s = S::exp2_of(rounded);
     F p = S::fma(S::set1(e.c4), u, S::set1(e.c3));
     p = S::fma(S::fma(p, u, S::set1(e.c2)), u, S::set1(e.c1));
-    return S::fma(s, S::mul(p, u), s);
+    return {S::exp2_of(rounded), S::mul(p, u)};
+  }
+
+  static F exp_minus_twice(F x) {
+    const Power e = exponential(x, exp_minus_2x);
+    return S::fma(e.s, e.p, e.s);
+  }
+
+  struct Denominator {
+    F large, small;
+  };
+  static Denominator sigmoid_denominator(F x) {
+    const Power e = exponential(x, exp_minus_x);
+    const F one = S::set1(1), large = S::add(one, e.s);
+    const F lost = S::sub(e.s, S::sub(large, one));
+    return {large, S::fma(e.s, e.p, lost)};
   }
 
   static void lstm_gates(const F (&gate)[panel_blocks], F& c, F& h) {
     const F one = S::set1(1);
-    const F ei = exponential(gate[0], exp_minus_x);
-    const F ef = exponential(gate[1], exp_minus_x);
-    const F eg = exponential(gate[2], exp_minus_2x);
-    const F eo = exponential(gate[3], exp_minus_x);
-    const F di = S::add(one, ei);
-    const F update = S::div(S::sub(one, eg), S::fma(di, eg, di));
-    const F df = S::add(one, ef);
+    const Denominator di = sigmoid_denominator(gate[0]);
+    const Denominator of_f = sigmoid_denominator(gate[1]);
+    const Denominator of_o = sigmoid_denominator(gate[3]);
+    const F df = S::add(of_f.small, of_f.large);
+    const F od = S::add(of_o.small, of_o.large);
+    const F eg = exp_minus_twice(gate[2]);
+    const F both = S::add(S::fma(di.large, eg, S::fma(di.small, eg, di.small)), di.large);
+    const F update = S::div(S::sub(one, eg), both);
     c = S::div(S::fma(update, df, c), df);
-    const F ec = exponential(c, exp_minus_2x);
-    const F od = S::add(one, eo);
+    const F ec = exp_minus_twice(c);
     h = S::div(S::sub(one, ec), S::fma(od, ec, od));
   }
 

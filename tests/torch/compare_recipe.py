@@ -143,7 +143,8 @@ HEADER = (
 
 def print_row(size, row):
     print(
-        f"{size.text():22} {size.sequence:>3} {size.batch:>2} {row['weights']:>9} {row['weights_bit_equal']:>9}"
+        f"{size.text():22} {size.sequence:>3} {size.batch:>2}"
+        f" {row['weights']:>9} {row['weights_bit_equal']:>9}"
         f" {row['input_difference']:>8.1e} {row['output_difference']:>8.1e}"
         f" {row['mean_absolute_output']:>8.5f} {row['int8_percent']:>6.2f} {row['torch_ao_percent']:>10.2f}"
         f"{'' if row['passed'] else '  FAILED'}",

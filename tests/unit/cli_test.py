@@ -61,6 +61,57 @@ class Cli(unittest.TestCase):
         figures = [json.loads(result)["mean_absolute"] for result in results]
         self.assertEqual(figures, [figures[0]] * len(figures))
 
+    def test_demo_json(self):
+        result = json.loads(run("demo", "--dimension", 16, "--depth", 2, "--seed", 3, "--json").stdout)
+        sizes = {"dimension": 16, "sequence": 20, "batch": 1, "depth": 2, "seed": 3, "threads": 1}
+        self.assertEqual({key: result[key] for key in sizes}, sizes)
+        other = {"version", "cpu", "isa", "model", "file_bytes", "latency_us", "mean_absolute"}
+        self.assertEqual(set(result), other | set(sizes))
+        self.assertEqual(set(result["model"]), {"float32", "qint8"})
+        self.assertEqual(set(result["file_bytes"]), {"float32", "qint8", "times_smaller"})
+        self.assertEqual(set(result["latency_us"]), {"float32", "qint8", "times_faster"})
+        self.assertEqual(set(result["mean_absolute"]), {"float32", "qint8", "difference", "percent"})
+        self.assertGreater(result["latency_us"]["qint8"], 0)
+
+    def test_demo_leaves_no_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(run("demo", TMPDIR=folder).returncode, SUCCESS)
+            self.assertEqual(os.listdir(folder), [])
+
+    def test_isa_marks_the_one_used(self):
+        isas = json.loads(run("isa", "--json", FOURFOLD_ISA="scalar").stdout)["isas"]
+        self.assertEqual(isas[-1], {"name": "scalar", "requires": "", "supported": True, "used": True})
+        self.assertEqual([isa["used"] for isa in isas[:-1]], [False] * (len(isas) - 1))
+
+    def test_inspect(self):
+        layers = {"lstm": {"kind": "LSTM", "input_size": 3}}
+        header = {
+            "__metadata__": {"fourfold": json.dumps({"version": 1, "layers": layers})},
+            "lstm.bias": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "lstm.weight": {"dtype": "I8", "shape": [2, 3], "data_offsets": [8, 14]},
+        }
+        text = json.dumps(header).encode()
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "model.safetensors"
+            path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(14))
+            result = run("inspect", path)
+            self.assertEqual(result.returncode, SUCCESS, result.stderr)
+            for line in ("2 tensors", "LSTM(input_size=3)", "lstm.weight  int8     [2, 3]", "int8: 6 bytes"):
+                self.assertIn(line, result.stdout)
+            self.assertNotIn("\033", result.stdout)
+            result = json.loads(run("inspect", path, "--json").stdout)
+        self.assertEqual(result["format"], "safetensors")
+        self.assertEqual(result["file_bytes"], 8 + len(text) + 14)
+        self.assertEqual(result["layers"], layers)
+        tensor = {"name": "lstm.bias", "dtype": "float32", "shape": [2], "bytes": 8}
+        self.assertEqual(result["tensors"][0], tensor)
+
+    def test_nothing_is_printed_before_a_size_is_refused(self):
+        for option in ("--dimension", "--sequence", "--batch", "--depth", "--threads"):
+            result = run("demo", option, 0)
+            self.assertEqual(result.stdout, "", option)
+            self.assertIn(option, result.stderr)
+
     def test_help_has_examples(self):
         for verb in ("demo", "inspect", "isa"):
             result = run(verb, "--help")
@@ -121,7 +172,8 @@ class Cli(unittest.TestCase):
             # A file may have 1 KiB here, which is what a disk that fills up looks like to the writer.
             script = "ulimit -f 1; trap '' XFSZ; exec \"$0\" demo"
             environment = {**os.environ, "TMPDIR": folder}
-            result = subprocess.run(["bash", "-c", script, FOURFOLD], capture_output=True, text=True, env=environment)
+            command = ["bash", "-c", script, FOURFOLD]
+            result = subprocess.run(command, capture_output=True, text=True, env=environment)
             self.assertEqual(result.returncode, FAILED, result)
             self.assertIn("float.safetensors", result.stderr)
             self.assertEqual(os.listdir(folder), [])
