@@ -52,7 +52,9 @@ class TemporaryFolder {
     std::random_device random;
     do {
       path_ = parent / fmt::format("fourfold-demo-{:08x}", random());
-    } while (!fs::create_directory(path_));
+    } while (!fs::create_directory(path_, error) && !error);
+    if (error)
+      throw fourfold::Error(fmt::format("temporary folder {}: {}", parent.string(), error.message()));
   }
   ~TemporaryFolder() {
     std::error_code ignored;
@@ -65,6 +67,20 @@ class TemporaryFolder {
  private:
   fs::path path_;
 };
+
+struct FileBytes {
+  std::uintmax_t float32, qint8;
+};
+
+// The folder is gone when this returns: an interrupt during the measurements leaves nothing behind.
+FileBytes measure_files(const LstmForDemonstration& float_lstm, const LstmForDemonstration& quantized_lstm) {
+  const TemporaryFolder folder;
+  const fs::path float_path = folder.path() / "float.safetensors";
+  const fs::path quantized_path = folder.path() / "quantized.safetensors";
+  fourfold::save(float_lstm, float_path);
+  fourfold::save(quantized_lstm, quantized_path);
+  return {fs::file_size(float_path), fs::file_size(quantized_path)};
+}
 
 struct Latencies {
   double float32, qint8;  // microseconds, medians
@@ -160,12 +176,7 @@ int run(const Options& o) {
       "version:\n{}\n\n",
       float_text, quantized_text);
 
-  const TemporaryFolder folder;
-  const fs::path float_path = folder.path() / "float.safetensors";
-  const fs::path quantized_path = folder.path() / "quantized.safetensors";
-  fourfold::save(float_lstm, float_path);
-  fourfold::save(quantized_lstm, quantized_path);
-  const auto float_bytes = fs::file_size(float_path), quantized_bytes = fs::file_size(quantized_path);
+  const auto [float_bytes, quantized_bytes] = measure_files(float_lstm, quantized_lstm);
   const double smaller = static_cast<double>(float_bytes) / static_cast<double>(quantized_bytes);
   say("3. Size\nmodel:  fp32  \t Size (KB): {}\nmodel:  int8  \t Size (KB): {}\n{:.2f} times smaller\n\n",
       static_cast<double>(float_bytes) / 1e3, static_cast<double>(quantized_bytes) / 1e3, smaller);

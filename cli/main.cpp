@@ -2,14 +2,12 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <exception>
-#include <iterator>
 #include <new>
-#include <string>
 
 #include "fourfold/error.h"
+#include "output.h"
 #include "verbs.h"
 
 namespace {
@@ -49,7 +47,7 @@ constexpr int bad_usage = 2;
 int main(int argc, char** argv) {
   CLI::App app{"Dynamic INT8 quantization for recurrent and linear networks on CPUs", "fourfold"};
   app.set_version_flag("--version", FOURFOLD_VERSION);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);  // that there is one is checked below: an unknown word comes first
   app.footer("Exit codes: 0 success, 1 failed (a file, its data, the system), 2 bad usage.");
   cli::Run run;
   for (const Verb& verb : verbs) {
@@ -59,14 +57,17 @@ int main(int argc, char** argv) {
   }
 
   try {
-    const std::string word = argc > 1 ? argv[1] : "";
-    const auto is_it = [&](const Verb& verb) { return word == verb.name; };
-    if (!word.empty() && !word.starts_with('-') && std::none_of(std::begin(verbs), std::end(verbs), is_it))
-      throw fourfold::InvalidArgument("no verb '" + word + "'; fourfold --help lists them");
-    app.parse(argc, argv);
+    try {
+      app.parse(argc, argv);
+      if (!run) throw fourfold::InvalidArgument("no verb is given; fourfold --help lists them");
+    } catch (const CLI::Success& help_or_version) {
+      app.exit(help_or_version);  // prints it
+      run = [] { return cli::flush_output(), 0; };
+    }
     return run();
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : bad_usage;
+    fmt::print(stderr, "fourfold: {}\n", error.what());
+    return bad_usage;
   } catch (const fourfold::InvalidArgument& error) {
     fmt::print(stderr, "fourfold: {}\n", error.what());
     return bad_usage;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that what a target needs is installed: with apt where it may, else it says exactly what to install.
 #   tools/setup.sh build|test|bench|fuzz|lint
+# shellcheck disable=SC2317  # the functions are called through need
 set -euo pipefail
 
 set_of_packages=${1:-build}
@@ -35,7 +36,6 @@ case $set_of_packages in
     need libgtest-dev has_header gtest/gtest.h
     need clang-format command -v clang-format
     need binutils command -v nm
-    need git command -v git
     ;;
   bench) need libbenchmark-dev has_header benchmark/benchmark.h ;;
   fuzz) need clang command -v clang++ ;;
@@ -57,7 +57,9 @@ if command -v apt-get >/dev/null && { [ "$(id -u)" -eq 0 ] || sudo -n true 2>/de
   "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 -qq update
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get -o DPkg::Lock::Timeout=300 -qq install -y "${missing[@]}" >/dev/null
-  exit 0
+  has_cmake && exit 0
+  echo "The system's CMake is older than 3.25, which the presets need:  python3 -m pip install cmake" >&2
+  exit 1
 fi
 {
   echo "Missing: ${missing[*]}"

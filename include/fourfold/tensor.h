@@ -104,7 +104,8 @@ struct NamedTensor {
 };
 using StateDict = std::vector<NamedTensor>;
 
-// The tensor of that name, or nullptr.
+// The tensor of that name in `state`, or nullptr; valid as long as `state` is as it was.
 const Tensor* find_tensor(const StateDict& state, std::string_view name);
+const Tensor* find_tensor(StateDict&& state, std::string_view name) = delete;
 
 }  // namespace fourfold

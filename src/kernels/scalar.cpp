@@ -133,21 +133,20 @@ Denominator sigmoid_denominator(float x) {
   return {large, std::fma(e.s, e.p, lost)};
 }
 
-// c' = sigmoid(f)*c + sigmoid(i)*tanh(g), h' = sigmoid(o)*tanh(c'), with sigmoid(x) = 1 / (1 + e^-x) and
-// tanh(x) = (1 - e^-2x) / (1 + e^-2x); a product of the two needs one division. Dividing the sum, c +
-// update*df, and not c alone, keeps the errors of the last operations relative to c', where the two terms may
-// cancel.
+// (1 - e^-2x) / ((1 + e^-2x) * d): tanh(x), times the sigmoid that has this denominator, in one division.
+float tanh_over(float x, const Denominator& d) {
+  const float e = exp_minus_twice(x);
+  return (1.0f - e) / (std::fma(d.large, e, std::fma(d.small, e, d.small)) + d.large);
+}
+
+// c' = sigmoid(f)*c + sigmoid(i)*tanh(g), h' = sigmoid(o)*tanh(c'). The two terms of c' may cancel, so both
+// are divided by f's denominator at the end: the last roundings are relative to c'.
 void lstm_gates(float i, float f, float g, float o, float& c, float& h) {
-  const Denominator di = sigmoid_denominator(i);
-  const Denominator of_f = sigmoid_denominator(f);
-  const Denominator of_o = sigmoid_denominator(o);
-  const float df = of_f.small + of_f.large;
-  const float od = of_o.small + of_o.large;
-  const float eg = exp_minus_twice(g);
-  const float update = (1.0f - eg) / (std::fma(di.large, eg, std::fma(di.small, eg, di.small)) + di.large);
+  const float update = tanh_over(g, sigmoid_denominator(i));
+  const Denominator d = sigmoid_denominator(f);
+  const float df = d.small + d.large;
   c = std::fma(update, df, c) / df;
-  const float ec = exp_minus_twice(c);
-  h = (1.0f - ec) / std::fma(od, ec, od);
+  h = tanh_over(c, sigmoid_denominator(o));
 }
 
 template <Dot dot>

@@ -271,19 +271,18 @@ struct SimdKernels {
     return {large, S::fma(e.s, e.p, lost)};
   }
 
+  static F tanh_over(F x, Denominator d) {
+    const F e = exp_minus_twice(x);
+    const F both = S::add(S::fma(d.large, e, S::fma(d.small, e, d.small)), d.large);
+    return S::div(S::sub(S::set1(1), e), both);
+  }
+
   static void lstm_gates(const F (&gate)[panel_blocks], F& c, F& h) {
-    const F one = S::set1(1);
-    const Denominator di = sigmoid_denominator(gate[0]);
-    const Denominator of_f = sigmoid_denominator(gate[1]);
-    const Denominator of_o = sigmoid_denominator(gate[3]);
-    const F df = S::add(of_f.small, of_f.large);
-    const F od = S::add(of_o.small, of_o.large);
-    const F eg = exp_minus_twice(gate[2]);
-    const F both = S::add(S::fma(di.large, eg, S::fma(di.small, eg, di.small)), di.large);
-    const F update = S::div(S::sub(one, eg), both);
+    const F update = tanh_over(gate[2], sigmoid_denominator(gate[0]));
+    const Denominator d = sigmoid_denominator(gate[1]);
+    const F df = S::add(d.small, d.large);
     c = S::div(S::fma(update, df, c), df);
-    const F ec = exp_minus_twice(c);
-    h = S::div(S::sub(one, ec), S::fma(od, ec, od));
+    h = tanh_over(c, sigmoid_denominator(gate[3]));
   }
 
   template <class Product>

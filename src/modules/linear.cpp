@@ -6,7 +6,6 @@
 #include "fourfold/error.h"
 #include "layers/linear.h"
 #include "modules/parameters.h"
-#include "quant/quantize_weights.h"
 
 namespace fourfold {
 
@@ -76,8 +75,7 @@ DType Linear::dtype() const {
 void Linear::quantize(DType dtype) {
   modules::require_quantizable(dtype, "Linear");
   const base::FloatEnvironment environment;
-  quant::require_finite({weights_->bias.data<float>(), static_cast<std::size_t>(weights_->bias.numel())}, 0,
-                        "bias");
+  modules::require_finite_bias(weights_->bias, "bias");
   layers::LinearWeights packed{.kernels = &kernels::current_table(),
                                .weight = modules::quantized_copy(weights_->packed.weight, "weight"),
                                .bias = {}};
@@ -101,6 +99,7 @@ void Linear::load_state_dict(const StateDict& state) {
   kernels::PackedMatrix weight = reader.take_weight("weight", out, in, 1);
   Tensor bias = options_.bias ? reader.take("bias", {out}) : Tensor();
   reader.finish();
+  if (weight.qint8.size() > 0) modules::require_finite_bias(bias, "bias");
   const Tensor bias_or_zeros = options_.bias ? bias : Tensor({out});
   layers::LinearWeights packed{.kernels = &kernels::current_table(),
                                .weight = std::move(weight),

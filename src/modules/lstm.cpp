@@ -7,7 +7,6 @@
 #include "fourfold/error.h"
 #include "layers/lstm.h"
 #include "modules/parameters.h"
-#include "quant/quantize_weights.h"
 
 namespace fourfold {
 
@@ -147,14 +146,11 @@ void Lstm::quantize(DType dtype) {
   for_each_direction(options_, [&](std::int64_t layer, int direction) {
     const std::size_t index = to.packed.layers.size();
     const auto name = [&](const char* which) { return parameter_name(which, layer, direction); };
-    const auto require_finite = [&](const Tensor& bias, const char* which) {
-      quant::require_finite({bias.data<float>(), static_cast<std::size_t>(bias.numel())}, 0, name(which));
-    };
     layers::LstmDirection packed;
     packed.ih = modules::quantized_copy(from.packed.layers[index].ih, name("weight_ih"));
     packed.hh = modules::quantized_copy(from.packed.layers[index].hh, name("weight_hh"));
-    require_finite(from.bias_ih[index], "bias_ih");
-    require_finite(from.bias_hh[index], "bias_hh");
+    modules::require_finite_bias(from.bias_ih[index], name("bias_ih"));
+    modules::require_finite_bias(from.bias_hh[index], name("bias_hh"));
     packed.bias = packed_bias(from.bias_ih[index], from.bias_hh[index]);
     to.packed.layers.push_back(std::move(packed));
   });
@@ -200,6 +196,10 @@ void Lstm::load_state_dict(const StateDict& state) {
     packed.bias = packed_bias(to.bias_ih.back(), to.bias_hh.back());
 
     const bool quantized = packed.hh.qint8.size() > 0;
+    if (quantized) {
+      modules::require_finite_bias(to.bias_ih.back(), name("bias_ih"));
+      modules::require_finite_bias(to.bias_hh.back(), name("bias_hh"));
+    }
     const auto disagrees = [&](const kernels::PackedMatrix& m) { return (m.qint8.size() > 0) != quantized; };
     if (disagrees(packed.ih) || (!to.packed.layers.empty() && disagrees(to.packed.layers.front().hh)))
       throw Error(name("weight_ih") + ": float32 and int8 weights cannot be mixed in one LSTM");

@@ -1,6 +1,7 @@
 #include "modules/parameters.h"
 
 #include <cmath>
+#include <sstream>
 
 #include "fourfold/error.h"
 #include "quant/quantize_weights.h"
@@ -23,6 +24,10 @@ void require_quantizable(DType dtype, std::string_view kind) {
   if (dtype != DType::qint8)
     throw InvalidArgument(std::string(kind) + ": cannot be quantized to " + std::string(dtype_name(dtype)) +
                           "; qint8 is supported");
+}
+
+void require_finite_bias(const Tensor& bias, std::string_view name) {
+  quant::require_finite({bias.data<float>(), static_cast<std::size_t>(bias.numel())}, 0, name);
 }
 
 const Tensor& ParameterReader::find(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -54,9 +59,12 @@ kernels::PackedMatrix ParameterReader::take_weight(const std::string& name, int 
   const Tensor& scale = take(name + "_scale", {rows});
   const float* s = scale.data<float>();
   for (int row = 0; row < rows; ++row)
-    if (!(std::isnormal(s[row]) && s[row] > 0))
-      throw Error(name + "_scale[" + std::to_string(row) + "] is " + std::to_string(s[row]) +
+    if (!(std::isnormal(s[row]) && s[row] > 0)) {
+      std::ostringstream value;  // to_string would print a subnormal as 0.000000
+      value << s[row];
+      throw Error(name + "_scale[" + std::to_string(row) + "] is " + value.str() +
                   ": a scale must be positive, finite and not subnormal");
+    }
   const std::int8_t* q = weight.data<std::int8_t>();
   for (std::int64_t i = 0; i < weight.numel(); ++i)
     if (q[i] == -128)

@@ -21,6 +21,9 @@ Tensor uniform_parameter(std::vector<std::int64_t> shape, double bound, Generato
 // Throws InvalidArgument where `dtype` is not one that weights can be quantized to.
 void require_quantizable(DType dtype, std::string_view kind);
 
+// Throws Error, naming `name` and the index, where a bias that goes with int8 weights is NaN or infinite.
+void require_finite_bias(const Tensor& bias, std::string_view name);
+
 // Takes the tensors of one layer out of a state dict, and says what is wrong with one that does not fit.
 class ParameterReader {
  public:

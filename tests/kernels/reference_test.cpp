@@ -24,6 +24,13 @@ const KernelTable& scalar() { return *all_tables().back(); }
 // The contract's bound of the gates, float operations against mathematics.
 constexpr double gate_bound = 3e-7;
 
+// A known gap (docs/numerics.md): where what the cell keeps cancels against what it takes in, a search finds
+// results past the contract's bound. These hold what is so today, so that it gets no worse.
+constexpr double cancelling_cell_bound = 5e-7;
+constexpr double cancelling_hidden_bound = 4e-7;
+
+constexpr float largest_cell = 100;  // past it, no distance is measured
+
 // ---- quantize_rows ----
 
 TEST(Reference, QuantizeRows) {
@@ -100,12 +107,24 @@ struct Distance {
     worst = distance;
     at = gates;
   }
-  void check(const std::string& name) const {
+  void check(const std::string& name, double bound = gate_bound) const {
     std::cout << "[   WORST  ] " << name << ": " << worst << " at " << text(at) << "\n";
     testing::Test::RecordProperty(name, std::to_string(worst * 1e7) + "e-7");
-    EXPECT_LE(worst, gate_bound) << name << ", " << too_far << " times; most at " << text(at);
+    EXPECT_LE(worst, bound) << name << ", " << too_far << " times; most at " << text(at);
   }
 };
+
+// From the mathematics, in what the contract's bound counts in. A NaN is at no distance.
+struct Distances {
+  double c, h;
+};
+Distances distances(const Gates& gates, const GateResult& actual) {
+  const reference::State expected =
+      reference::lstm_cell(std::array{gates.i, gates.f, gates.g, gates.o}, std::array{gates.c});
+  const double c = expected.c[0], h = expected.h[0];
+  return {std::fabs(static_cast<double>(actual.c) - c) / std::max(1.0, std::fabs(c)),
+          std::fabs(static_cast<double>(actual.h) - h)};
+}
 
 // One unit's step after another against the contract's part on gates.
 class GateCheck {
@@ -129,24 +148,19 @@ class GateCheck {
     if (!nan_hidden && gates.g == 0 && gates.c == 0 && (actual.c != 0 || actual.h != 0))
       return failure() << "zero not kept";
 
-    const reference::State expected =
-        reference::lstm_cell(std::array{gates.i, gates.f, gates.g, gates.o}, std::array{gates.c});
-    const double cell = expected.c[0];
     if (nan_cell || std::fabs(gates.c) > largest_cell) return testing::AssertionSuccess();
-    c_.add(std::fabs(static_cast<double>(actual.c) - cell) / std::max(1.0, std::fabs(cell)), gates);
-    if (!nan_hidden) h_.add(std::fabs(static_cast<double>(actual.h) - expected.h[0]), gates);
+    const Distances distance = distances(gates, actual);
+    c_.add(distance.c, gates);
+    if (!nan_hidden) h_.add(distance.h, gates);
     return testing::AssertionSuccess();
   }
 
   void check_bounds() const {
-    c_.check("worst c'");
-    h_.check("worst h'");
+    c_.check("worst_c");
+    h_.check("worst_h");
   }
 
  private:
-  // Past it, a cell's distance is not measured.
-  static constexpr float largest_cell = 100;
-
   Distance c_;
   Distance h_;
 };
@@ -163,6 +177,46 @@ TEST(Reference, Gates) {
   report_cases("gates: scalar against float64", cases);
   check.check_bounds();
 }
+
+// A climb towards the largest distance, of c' or of h': chance alone would hardly meet it. It starts where
+// what the cell keeps and what it takes in cancel, so that their rounding weighs most.
+void climb(double Distances::*distance, const std::string& name, double bound) {
+  Random random;
+  struct Climber {
+    Gates at;
+    double distance;
+  };
+  std::vector<Climber> climbers(128);
+  for (auto& [at, height] : climbers) {
+    at = {random.uniform(0, 12), random.uniform(-5, 8), random.uniform(-9, 0), random.uniform(0, 12), 0};
+    at.c = random.uniform(0.2f, 2.2f) * (1 + std::exp(-at.f));
+  }
+  std::int64_t cases = 0;
+  for (int round = 0; round < 64; ++round) {
+    std::vector<Gates> steps;
+    for (int n = 0; n < gate_batch; ++n) {
+      const float size = std::ldexp(1.0f, random.integer(-20, 0));
+      Gates gates = climbers[to_size(n) % climbers.size()].at;
+      for (float Gates::*const gate : {&Gates::i, &Gates::f, &Gates::g, &Gates::o, &Gates::c})
+        gates.*gate += size * random.normal();
+      gates.c = std::clamp(gates.c, -largest_cell, largest_cell);
+      steps.push_back(gates);
+    }
+    const std::vector<GateResult> results = run_gates(scalar(), steps);
+    for (std::size_t n = 0; n < steps.size(); ++n, ++cases) {
+      const double height = distances(steps[n], results[n]).*distance;
+      Climber& climber = climbers[n % climbers.size()];
+      if (height > climber.distance) climber = {steps[n], height};
+    }
+  }
+  Distance most;
+  for (const Climber& climber : climbers) most.add(climber.distance, climber.at);
+  report_cases("gates: a climb to the worst " + name + "'", cases);
+  most.check("worst_" + name, bound);
+}
+
+TEST(Reference, WorstCellState) { climb(&Distances::c, "c", cancelling_cell_bound); }
+TEST(Reference, WorstHiddenState) { climb(&Distances::h, "h", cancelling_hidden_bound); }
 
 TEST(Reference, ZeroGatesKeepZero) {
   std::int64_t cases = 0;

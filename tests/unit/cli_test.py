@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import sys
@@ -120,7 +121,9 @@ class Cli(unittest.TestCase):
         self.assertEqual(run("--version").returncode, SUCCESS)
 
     def test_bad_usage(self):
-        self.refused(BAD_USAGE, "subcommand")
+        self.refused(BAD_USAGE, "no verb")
+        self.refused(BAD_USAGE, "--nonsense", "--nonsense")
+        self.refused(BAD_USAGE, "demo", "demo", "demo")
         self.refused(BAD_USAGE, "nonsense", "nonsense")
         self.refused(BAD_USAGE, "--nonsense", "demo", "--nonsense")
         self.refused(BAD_USAGE, "FILE", "inspect")
@@ -160,12 +163,27 @@ class Cli(unittest.TestCase):
                     self.refused(FAILED, "bad.safetensors", "inspect", path)
 
     def test_nowhere_to_write(self):
-        with open("/dev/full", "w") as full:
-            result = run("isa", stdout=full)
-        self.assertEqual(result.returncode, FAILED)
-        self.assertIn("standard output", result.stderr)
+        for arguments in (("isa",), ("isa", "--json"), ("demo", "--json"), ("--help",), ("--version",)):
+            with open("/dev/full", "w") as full:
+                result = run(*arguments, stdout=full)
+            self.assertEqual(result.returncode, FAILED, arguments)
+            self.assertIn("standard output", result.stderr)
         with tempfile.TemporaryDirectory() as folder:
             self.refused(FAILED, "nowhere", "demo", TMPDIR=f"{folder}/nowhere")
+        self.refused(FAILED, "temporary folder /proc", "demo", TMPDIR="/proc")
+
+    def test_interrupt_leaves_nothing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, "TMPDIR": folder}
+            command = [FOURFOLD, "demo", "--dimension", "256", "--sequence", "100"]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+                for line in demo.stdout:
+                    if "times smaller" in line:
+                        demo.send_signal(signal.SIGINT)  # it measures now, for two seconds
+                        break
+                demo.stdout.read()
+            self.assertEqual(demo.returncode, -signal.SIGINT)
+            self.assertEqual(os.listdir(folder), [])
 
     def test_full_disk_leaves_nothing(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -186,6 +186,13 @@ TEST(Linear, RefusesQuantizedStateDicts) {
     EXPECT_TRUE(same_tensors(before, linear.state_dict()));
   }
   StateDict state = good;
+  tensor_named(state, "weight_scale").data<float>()[0] = 1e-39F;
+  expect_refused(linear, state,
+                 "weight_scale[0] is 1e-39: a scale must be positive, finite and not subnormal");
+  state = good;
+  tensor_named(state, "bias").data<float>()[1] = infinity;
+  expect_refused(linear, state, "bias[1] is infinite: weights and biases must be finite to be quantized");
+  state = good;
   tensor_named(state, "weight").data<std::int8_t>()[3] = -128;
   expect_refused(linear, state, "weight[1, 1] is -128: quantized weights are from -127 to 127");
 }

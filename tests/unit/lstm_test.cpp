@@ -190,6 +190,9 @@ TEST(Lstm, RefusesQuantizedStateDicts) {
   tensor_named(state, "weight_hh_l0").data<std::int8_t>()[15] = -128;
   expect_refused(lstm, state, "weight_hh_l0[7, 1] is -128: quantized weights are from -127 to 127");
   state = good;
+  tensor_named(state, "bias_hh_l0").data<float>()[5] = std::nanf("");
+  expect_refused(lstm, state, "bias_hh_l0[5] is NaN: weights and biases must be finite to be quantized");
+  state = good;
   std::erase_if(state, [](const NamedTensor& entry) { return entry.name == "weight_ih_l0_scale"; });
   expect_refused(lstm, state, "weight_ih_l0_scale: missing; expected a tensor of shape [8]");
   state = good;
