@@ -1,7 +1,9 @@
 #include "fourfold/tensor.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "base/tensor_bytes.h"
 #include "fourfold/error.h"
 
 namespace fourfold {
@@ -67,6 +69,16 @@ std::string_view dtype_name(DType dtype) {
   throw InvalidArgument("not a dtype: " + std::to_string(static_cast<int>(dtype)));
 }
 
+std::optional<std::uint64_t> base::tensor_bytes(DType dtype, std::span<const std::int64_t> shape) {
+  std::uint64_t bytes = item_size(dtype);
+  for (const std::int64_t size : shape) {
+    const auto n = static_cast<std::uint64_t>(size);
+    if (n > 0 && bytes > (std::uint64_t{1} << 62) / n) return std::nullopt;
+    bytes *= n;
+  }
+  return bytes;
+}
+
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::string text = "[";
   for (std::size_t i = 0; i < shape.size(); ++i) {
@@ -77,14 +89,13 @@ std::string shape_text(std::span<const std::int64_t> shape) {
 }
 
 Tensor::Tensor(std::vector<std::int64_t> shape, DType dtype) : shape_(std::move(shape)), dtype_(dtype) {
-  std::uint64_t bytes = item_size(dtype);
-  for (const std::int64_t n : shape_) {
-    if (n < 0) throw InvalidArgument("tensor of shape " + shape_text(shape_) + ": sizes cannot be negative");
-    if (n > 0 && bytes > (std::uint64_t{1} << 62) / static_cast<std::uint64_t>(n))
-      throw InvalidArgument("tensor of shape " + shape_text(shape_) + ": too large");
-    bytes *= static_cast<std::uint64_t>(n);
-  }
-  bytes_.resize(bytes);
+  const auto refuse = [&](const char* why) {
+    throw InvalidArgument("tensor of shape " + shape_text(shape_) + ": " + why);
+  };
+  if (std::ranges::any_of(shape_, [](std::int64_t n) { return n < 0; })) refuse("sizes cannot be negative");
+  const std::optional<std::uint64_t> bytes = base::tensor_bytes(dtype, shape_);
+  if (!bytes) refuse("too large");
+  bytes_.resize(*bytes);
 }
 
 Tensor::Tensor(std::vector<std::int64_t> shape, std::span<const float> values) : Tensor(std::move(shape)) {

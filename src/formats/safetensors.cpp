@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/tensor_bytes.h"
 #include "fourfold/error.h"
 
 namespace fourfold::formats {
@@ -63,17 +64,6 @@ std::string in_quotes(const std::string& text) {
 
 std::string range_text(std::uint64_t begin, std::uint64_t end) {
   return "[" + std::to_string(begin) + ", " + std::to_string(end) + "]";
-}
-
-// Nothing where a Tensor would refuse the shape as too large.
-std::optional<std::uint64_t> tensor_bytes(DType dtype, const std::vector<std::int64_t>& shape) {
-  std::uint64_t bytes = item_size(dtype);
-  for (const std::int64_t size : shape) {
-    const auto n = static_cast<std::uint64_t>(size);
-    if (n > 0 && bytes > (std::uint64_t{1} << 62) / n) return std::nullopt;
-    bytes *= n;
-  }
-  return bytes;
 }
 
 // Takes the events of nlohmann::json::sax_parse, which calls every public method. Throws at the first thing
@@ -224,7 +214,7 @@ class HeaderReader {
     if (end > data_bytes_)
       fail_tensor(offsets + " pass the end of the data, which has " + std::to_string(data_bytes_) + " bytes");
 
-    const std::optional<std::uint64_t> bytes = tensor_bytes(*entry_.dtype, *entry_.shape);
+    const std::optional<std::uint64_t> bytes = base::tensor_bytes(*entry_.dtype, *entry_.shape);
     if (bytes != end - begin)
       fail_tensor(offsets + " are " + std::to_string(end - begin) + " bytes, but " +
                   std::string(dtype_name(*entry_.dtype)) + " of shape " +

@@ -42,6 +42,12 @@ StateDict initial_state(const LinearOptions& options, Generator& generator) {
   return state;
 }
 
+base::Buffer<float> packed_bias(const LinearOptions& options, const Tensor& bias) {
+  const Tensor zeros = options.bias ? Tensor() : Tensor({options.out_features});
+  const Tensor& rows = options.bias ? bias : zeros;
+  return kernels::pack_rows(rows.data<float>(), static_cast<int>(options.out_features), 1);
+}
+
 }  // namespace
 
 Linear::Linear(LinearOptions options, Generator& generator)
@@ -78,10 +84,7 @@ void Linear::quantize(DType dtype) {
   modules::require_finite_bias(weights_->bias, "bias");
   layers::LinearWeights packed{.kernels = &kernels::current_table(),
                                .weight = modules::quantized_copy(weights_->packed.weight, "weight"),
-                               .bias = {}};
-  const auto count = weights_->packed.bias.size();
-  packed.bias = base::Buffer<float>(count);
-  for (std::size_t i = 0; i < count; ++i) packed.bias[i] = weights_->packed.bias[i];
+                               .bias = packed_bias(options_, weights_->bias)};
   weights_ = std::make_shared<const Weights>(Weights{std::move(packed), weights_->bias});
 }
 
@@ -100,10 +103,8 @@ void Linear::load_state_dict(const StateDict& state) {
   Tensor bias = options_.bias ? reader.take("bias", {out}) : Tensor();
   reader.finish();
   if (weight.qint8.size() > 0) modules::require_finite_bias(bias, "bias");
-  const Tensor bias_or_zeros = options_.bias ? bias : Tensor({out});
-  layers::LinearWeights packed{.kernels = &kernels::current_table(),
-                               .weight = std::move(weight),
-                               .bias = kernels::pack_rows(bias_or_zeros.data<float>(), out, 1)};
+  layers::LinearWeights packed{
+      .kernels = &kernels::current_table(), .weight = std::move(weight), .bias = packed_bias(options_, bias)};
   weights_ = std::make_shared<const Weights>(Weights{std::move(packed), std::move(bias)});
 }
 

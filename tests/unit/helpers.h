@@ -2,13 +2,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <filesystem>
 #include <map>
 #include <span>
 #include <string>
@@ -18,6 +16,7 @@
 
 #include "fourfold/fourfold.h"
 #include "kernels/cases.h"
+#include "unit/folder.h"
 
 namespace fourfold::test {
 
@@ -217,27 +216,5 @@ void expect_refused(M module, const StateDict& state, const std::string& message
   EXPECT_EQ(message_of<Error>([&] { fourfold::load_state_dict(module, state); }), message);
   EXPECT_TRUE(same_tensors(before, now()));
 }
-
-// ---- Files ----
-
-// A folder that goes with the test.
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "fourfold-test-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw Error("no temporary folder");
-    path_ = name;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace fourfold::test
