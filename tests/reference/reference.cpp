@@ -120,9 +120,11 @@ State lstm_cell(std::span<const float> gates, std::span<const float> c) {
     const double f = gates[hidden_size + unit];
     const double g = gates[2 * hidden_size + unit];
     const double o = gates[3 * hidden_size + unit];
-    const double cell = sigmoid(f) * static_cast<double>(c[unit]) + sigmoid(i) * std::tanh(g);
-    next.c.push_back(cell);
-    next.h.push_back(sigmoid(o) * std::tanh(cell));
+    const double kept = sigmoid(f) * static_cast<double>(c[unit]);
+    const double taken_in = sigmoid(i) * std::tanh(g);
+    next.c.push_back(kept + taken_in);
+    next.c_terms.push_back(std::fabs(kept) + std::fabs(taken_in));
+    next.output_gate.push_back(sigmoid(o));
   }
   return next;
 }

@@ -30,10 +30,12 @@ struct FloatMatrix {
   std::int64_t inputs = 0;
 };
 
-// A hidden and a cell state [hidden_size].
+// What a step's mathematics gives [hidden_size]. The bounds of numerics.md are relative to the terms that c
+// is the sum of, which may cancel, and take h from the c that was returned.
 struct State {
-  std::vector<double> h;
   std::vector<double> c;
+  std::vector<double> c_terms;      // |sigmoid(f)*c| + |sigmoid(i)*tanh(g)|
+  std::vector<double> output_gate;  // h is output_gate * tanh(c)
 };
 
 QuantizedRow quantize_row(std::span<const float> x);
