@@ -1,4 +1,4 @@
-// y = x W^T + b, with float32 or int8 weights.
+// y = x W^T + b, with float32, float16 or int8 weights.
 #pragma once
 
 #include <cstdint>
@@ -33,10 +33,11 @@ class Linear {
   Tensor operator()(const Tensor& input) const;
 
   const LinearOptions& options() const { return options_; }
-  DType dtype() const;  // of the weights: float32 or qint8
+  DType dtype() const;  // of the weights: float32, float16 or qint8
 
-  // Turns float32 weights into int8, one scale a row; int8 ones stay. Throws InvalidArgument for a dtype
-  // other than qint8, Error where a weight is not finite; the layer is unchanged then.
+  // Turns float32 weights into int8, one scale a row, or into float16; weights that are one of these already
+  // stay. Throws InvalidArgument for another dtype, Error where a weight is not finite; the layer is
+  // unchanged then.
   void quantize(DType dtype);
 
   // weight [out_features, in_features], bias [out_features]; an int8 weight has weight_scale [out_features].

@@ -43,6 +43,7 @@ std::uint32_t detect() {
   if ((state & ymm_state) == ymm_state) {
     if (bit(seven.ebx, 5)) found |= cpu_avx2;
     if (bit(one.ecx, 12)) found |= cpu_fma;
+    if (bit(one.ecx, 29)) found |= cpu_f16c;
   }
   if ((state & zmm_state) == zmm_state) {
     if (bit(seven.ebx, 16)) found |= cpu_avx512f;
@@ -78,8 +79,13 @@ std::uint32_t cpu_features() {
 
 std::string cpu_feature_names(std::uint32_t features) {
   constexpr std::pair<CpuFeature, const char*> names[] = {
-      {cpu_avx2, "avx2"},         {cpu_fma, "fma"},           {cpu_avx512f, "avx512f"},
-      {cpu_avx512bw, "avx512bw"}, {cpu_avx512vl, "avx512vl"}, {cpu_avx512_vnni, "avx512_vnni"},
+      {cpu_avx2, "avx2"},
+      {cpu_fma, "fma"},
+      {cpu_f16c, "f16c"},
+      {cpu_avx512f, "avx512f"},
+      {cpu_avx512bw, "avx512bw"},
+      {cpu_avx512vl, "avx512vl"},
+      {cpu_avx512_vnni, "avx512_vnni"},
   };
   std::string text;
   for (const auto& [bit, name] : names) {

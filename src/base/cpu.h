@@ -14,6 +14,7 @@ enum CpuFeature : std::uint32_t {
   cpu_avx512bw = 1u << 3,
   cpu_avx512vl = 1u << 4,
   cpu_avx512_vnni = 1u << 5,
+  cpu_f16c = 1u << 6,
 };
 
 std::uint32_t cpu_features();                           // found once, then remembered

@@ -1,4 +1,4 @@
-// AVX2 with FMA: two registers hold sixteen lanes.
+// AVX2 with FMA and F16C: two registers hold sixteen lanes.
 #include <immintrin.h>
 
 #include "base/cpu.h"
@@ -27,6 +27,10 @@ struct Avx2 {
     _mm256_storeu_ps(p, v.low);
     _mm256_storeu_ps(p + 8, v.high);
   }
+  static F load_half(const std::uint16_t* p) {
+    const auto* halves = reinterpret_cast<const __m128i*>(p);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
+  }
   // All ones in the lanes of [first, first + 8) below n.
   static __m256i mask(int n, int first) {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -52,6 +56,7 @@ struct Avx2 {
   static F max(F a, F b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
   // The instructions return their second operand where either is NaN, so x stands second.
   static F clamp(F x, float limit) { return min(set1(limit), max(set1(-limit), x)); }
+  static F relu(F x) { return max(set1(0), x); }
 
   static float lowest(F v) {
     const __m256 eight = _mm256_min_ps(v.low, v.high);
@@ -123,6 +128,6 @@ struct Avx2 {
 }  // namespace
 
 extern const KernelTable avx2_table;
-constexpr KernelTable avx2_table = simd_table<Avx2>("avx2", base::cpu_avx2 | base::cpu_fma);
+constexpr KernelTable avx2_table = simd_table<Avx2>("avx2", base::cpu_avx2 | base::cpu_fma | base::cpu_f16c);
 
 }  // namespace fourfold::kernels

@@ -13,11 +13,14 @@ struct Avx512Vnni {
   using A = __m512i;
   static constexpr int activation_offset = 128;  // vpdpbusd multiplies unsigned by signed
   static constexpr int tile_rows = 6;            // 24 registers of sums, 4 of weights, 1 of activations
-  static constexpr int tile_blocks_qint8 = panel_blocks;
+  static constexpr int tile_blocks_qint8 = most_panel_blocks;
   static constexpr int sum_streams = 2;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static F load_half(const std::uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1); }
   static F load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(mask(n), p); }
   static void store_first(float* p, F v, int n) { _mm512_mask_storeu_ps(p, mask(n), v); }
@@ -32,6 +35,7 @@ struct Avx512Vnni {
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   // The instructions return their second operand where either is NaN, so x stands second.
   static F clamp(F x, float limit) { return min(set1(limit), max(set1(-limit), x)); }
+  static F relu(F x) { return max(set1(0), x); }
   static float lowest(F v) { return _mm512_reduce_min_ps(v); }
   static float highest(F v) { return _mm512_reduce_max_ps(v); }
   static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }

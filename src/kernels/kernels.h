@@ -1,12 +1,14 @@
 // The inner loops, as a table of functions: one table an instruction set. scalar.cpp is the definition of
 // every result; the others equal it bit for bit. Kernels check nothing: layers do that at their edge.
 //
-// Packed weights. A *block* is 16 output rows; a *panel* is up to 4 blocks whose sums a kernel holds in
-// registers together: the gates i, f, g, o of 16 hidden units, or 64 outputs of a linear layer. The last
-// panel of a linear layer may have fewer blocks. Rows past the last are zero.
+// Packed weights. A *block* is 16 output rows; a *panel* is a few blocks whose sums a kernel holds in
+// registers together: the gates of 16 hidden units (four of an LSTM, three of a GRU), or, of a matrix without
+// gates, up to 4 blocks, 64 outputs; the last panel of such a matrix may have fewer. Rows past the last are
+// zero.
 //
 //   qint8    panel, then group of 4 inputs, then block:  16 rows x 4 inputs = 64 bytes
 //   float32  panel, then input,             then block:  16 rows            = 64 bytes
+//   float16  the same, in half the bytes
 //
 // So one line of 64 bytes feeds one instruction of AVX-512, two of AVX2 and four of NEON.
 #pragma once
@@ -19,9 +21,17 @@ namespace fourfold::kernels {
 
 inline constexpr int block_rows = 16;
 inline constexpr int input_group = 4;
-inline constexpr int panel_blocks = 4;
-inline constexpr int panel_rows = block_rows * panel_blocks;
+inline constexpr int most_panel_blocks = 4;
 inline constexpr int max_inputs = 65536;  // past it an int32 sum could overflow
+
+// How weights are kept. Arithmetic on float16 ones is float32's.
+enum class Format : std::uint8_t { float32, float16, qint8 };
+inline constexpr int format_count = 3;
+
+// What a recurrent step does with its gates.
+enum class Cell : std::uint8_t { lstm, gru, rnn };
+inline constexpr int cell_count = 3;
+constexpr int gates_of(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1; }
 
 // How one row of activations was quantized: x is scale * (q - zero_point), q in [-127, 127].
 struct RowQuantization {
@@ -32,12 +42,15 @@ struct RowQuantization {
 // A packed matrix of `blocks` blocks by `inputs`. All arrays are aligned to 64 bytes and have
 // 16 * blocks elements, but for the weights.
 struct MatrixView {
-  const std::int8_t* qint8;     // or nullptr
-  const float* float32;         // or nullptr
+  Format format;
+  const void* weights;          // int8, float, or halves as uint16
   const float* scale;           // a row's weights are scale * q; qint8 only
   const std::int32_t* row_sum;  // the sum of a row's q; qint8 only
   int inputs;                   // 1 to max_inputs
   int blocks;
+  int panel_blocks;  // of every panel but perhaps the last
+
+  int panel_rows() const { return panel_blocks * block_rows; }
 };
 
 // The rows that a product multiplies: quantized ones, or float ones. Quantized values are bytes of the
@@ -76,22 +89,28 @@ struct ProjectArgs {
   int panel_end;
 };
 
-// One time step of an LSTM for every row, for hidden units 16 * [panel_begin, panel_end): the recurrent
-// product, the gates, the new cell and hidden state. `pre` holds the input's part with both biases, in packed
-// order [rows, 64 * panels]. c is updated in place; its rows are padded to a multiple of 16 units, and what
-// is past hidden_size is finite. h is written below hidden_size only; it may not be what `rows` reads.
-struct LstmStepArgs {
+// One time step of a recurrent layer for every row, for the hidden units of panels [panel_begin, panel_end):
+// the recurrent product, the gates, the new state. A panel holds 16 units, or 64 of an RNN. `pre` holds the
+// input's part with its bias, in packed order [rows, 16 * blocks]. h is written below hidden_size only; it
+// may not be what `rows` reads.
+//
+// `state` is what a step carries on in float besides the rows it multiplies, updated in place: c of an LSTM,
+// h of a GRU; unused by an RNN. Its rows are padded to a multiple of 16 units; what stands past hidden_size
+// is of no meaning.
+struct StepArgs {
   MatrixView weights;
   Rows rows;  // h of the step before
   const float* pre;
   std::ptrdiff_t pre_stride;
-  float* c;
-  std::ptrdiff_t c_stride;
+  const float* hidden_bias;  // [units padded to 16], of a GRU: b_hn, which stands inside the reset gate
+  float* state;
+  std::ptrdiff_t state_stride;
   float* h;
   std::ptrdiff_t h_stride;
   int hidden_size;
   int panel_begin;
   int panel_end;
+  bool relu;  // of an RNN: relu, not tanh
 };
 
 // One instruction set. All members are plain data, set before any code runs.
@@ -100,11 +119,16 @@ struct KernelTable {
   std::uint32_t required_features;  // base::CpuFeature bits
   int activation_offset;            // 0, or 128 where the instructions multiply unsigned by signed
 
+  using Project = void (*)(const ProjectArgs&);
+  using Step = void (*)(const StepArgs&);
   void (*quantize_rows)(const QuantizeArgs&);
-  void (*project_qint8)(const ProjectArgs&);
-  void (*project_float32)(const ProjectArgs&);
-  void (*lstm_step_qint8)(const LstmStepArgs&);
-  void (*lstm_step_float32)(const LstmStepArgs&);
+  Project projects[format_count];
+  Step steps[cell_count][format_count];
+
+  Project project(Format format) const { return projects[static_cast<int>(format)]; }
+  Step step(Cell cell, Format format) const {
+    return steps[static_cast<int>(cell)][static_cast<int>(format)];
+  }
 };
 
 // Every table of this build, best first, scalar last.

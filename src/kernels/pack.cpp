@@ -15,19 +15,19 @@ int row_at(int slot, int rows, int gates) {
   return unit < hidden_size ? slot / block_rows % gates * hidden_size + unit : -1;
 }
 
-// Calls visit(row, input, packed position) for every weight. A group is 4 inputs (qint8) or 1 (float32).
+// Calls visit(row, input, packed position) for every weight. A group is 4 inputs (qint8) or 1 (floats).
 template <class Visit>
 void for_each_weight(const PackedMatrix& m, int group, const Visit& visit) {
   const std::size_t groups = static_cast<std::size_t>((m.inputs + group - 1) / group);
   for (int slot = 0; slot < m.blocks * block_rows; ++slot) {
     const int row = row_at(slot, m.rows, m.gates);
     if (row < 0) continue;
-    const int panel = slot / panel_rows, block = slot / block_rows % panel_blocks, lane = slot % block_rows;
-    const int blocks_here = std::min(m.blocks - panel * panel_blocks, panel_blocks);
-    const std::size_t panel_start = static_cast<std::size_t>(panel) * panel_rows * groups;
+    const int number = slot / block_rows, lane = slot % block_rows;
+    const int panel = number / m.panel_blocks(), block = number % m.panel_blocks();
+    const int blocks_here = std::min(m.blocks - panel * m.panel_blocks(), m.panel_blocks());
+    const std::size_t panel_start = static_cast<std::size_t>(panel * m.panel_blocks()) * groups;
     for (int k = 0; k < m.inputs; ++k) {
-      const std::size_t line =
-          panel_start / block_rows + static_cast<std::size_t>(k / group * blocks_here + block);
+      const std::size_t line = panel_start + static_cast<std::size_t>(k / group * blocks_here + block);
       visit(row, k,
             (line * block_rows + static_cast<std::size_t>(lane)) * static_cast<std::size_t>(group) +
                 static_cast<std::size_t>(k % group));
@@ -39,33 +39,52 @@ std::size_t index(int row, int inputs, int k) {
   return static_cast<std::size_t>(row) * static_cast<std::size_t>(inputs) + static_cast<std::size_t>(k);
 }
 
-PackedMatrix shape_of(int rows, int inputs, int gates) {
+std::size_t padded_rows(const PackedMatrix& m) { return static_cast<std::size_t>(m.blocks) * block_rows; }
+
+template <class T>
+T* values_of(PackedMatrix& m) {
+  return reinterpret_cast<T*>(m.weights.data());
+}
+template <class T>
+const T* values_of(const PackedMatrix& m) {
+  return reinterpret_cast<const T*>(m.weights.data());
+}
+
+template <class T>
+PackedMatrix pack(Format format, const T* weight, int rows, int inputs, int gates, int group) {
   PackedMatrix m;
+  m.format = format;
   m.rows = rows;
   m.inputs = inputs;
   m.gates = gates;
   m.blocks = blocks_of(rows, gates);
+  const int padded_inputs = (inputs + group - 1) / group * group;
+  m.weights = base::Buffer<std::byte>(padded_rows(m) * static_cast<std::size_t>(padded_inputs) * sizeof(T));
+  T* values = values_of<T>(m);
+  for_each_weight(m, group,
+                  [&](int row, int k, std::size_t at) { values[at] = weight[index(row, inputs, k)]; });
   return m;
 }
 
-std::size_t padded_rows(const PackedMatrix& m) { return static_cast<std::size_t>(m.blocks) * block_rows; }
+template <class T>
+void unpack(const PackedMatrix& packed, T* weight, int group) {
+  const T* values = values_of<T>(packed);
+  for_each_weight(packed, group,
+                  [&](int row, int k, std::size_t at) { weight[index(row, packed.inputs, k)] = values[at]; });
+}
 
 }  // namespace
 
 PackedMatrix pack_float32(const float* weight, int rows, int inputs, int gates) {
-  PackedMatrix m = shape_of(rows, inputs, gates);
-  m.float32 = base::Buffer<float>(padded_rows(m) * static_cast<std::size_t>(inputs));
-  for_each_weight(m, 1,
-                  [&](int row, int k, std::size_t at) { m.float32[at] = weight[index(row, inputs, k)]; });
-  return m;
+  return pack(Format::float32, weight, rows, inputs, gates, 1);
+}
+
+PackedMatrix pack_float16(const std::uint16_t* weight, int rows, int inputs, int gates) {
+  return pack(Format::float16, weight, rows, inputs, gates, 1);
 }
 
 PackedMatrix pack_qint8(const std::int8_t* weight, const float* scale, int rows, int inputs, int gates) {
-  PackedMatrix m = shape_of(rows, inputs, gates);
-  const int padded_inputs = (inputs + input_group - 1) / input_group * input_group;
-  m.qint8 = base::Buffer<std::int8_t>(padded_rows(m) * static_cast<std::size_t>(padded_inputs));
-  for_each_weight(m, input_group,
-                  [&](int row, int k, std::size_t at) { m.qint8[at] = weight[index(row, inputs, k)]; });
+  PackedMatrix m = pack(Format::qint8, weight, rows, inputs, gates, input_group);
   m.scale = pack_rows(scale, rows, gates);
   m.row_sum = base::Buffer<std::int32_t>(padded_rows(m));
   for (int slot = 0; slot < m.blocks * block_rows; ++slot) {
@@ -77,16 +96,12 @@ PackedMatrix pack_qint8(const std::int8_t* weight, const float* scale, int rows,
   return m;
 }
 
-void unpack_float32(const PackedMatrix& packed, float* weight) {
-  for_each_weight(packed, 1, [&](int row, int k, std::size_t at) {
-    weight[index(row, packed.inputs, k)] = packed.float32[at];
-  });
-}
+void unpack_float32(const PackedMatrix& packed, float* weight) { unpack(packed, weight, 1); }
+
+void unpack_float16(const PackedMatrix& packed, std::uint16_t* weight) { unpack(packed, weight, 1); }
 
 void unpack_qint8(const PackedMatrix& packed, std::int8_t* weight, float* scale) {
-  for_each_weight(packed, input_group, [&](int row, int k, std::size_t at) {
-    weight[index(row, packed.inputs, k)] = packed.qint8[at];
-  });
+  unpack(packed, weight, input_group);
   for (int slot = 0; slot < packed.blocks * block_rows; ++slot) {
     const int row = row_at(slot, packed.rows, packed.gates);
     if (row >= 0) scale[row] = packed.scale[static_cast<std::size_t>(slot)];

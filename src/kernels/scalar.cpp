@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/half.h"
 #include "kernels/gates.h"
 #include "kernels/kernels.h"
 
@@ -52,21 +53,25 @@ struct WeightRow {
   int panel, block, lane;
 
   int blocks_here() const {
-    const int left = w.blocks - panel * panel_blocks;
-    return left < panel_blocks ? left : panel_blocks;
+    const int left = w.blocks - panel * w.panel_blocks;
+    return left < w.panel_blocks ? left : w.panel_blocks;
   }
-  int index() const { return (panel * panel_blocks + block) * block_rows + lane; }
+  int index() const { return (panel * w.panel_blocks + block) * block_rows + lane; }
 
   std::int32_t qint8(int k) const {
     const std::ptrdiff_t groups = (w.inputs + input_group - 1) / input_group;
-    const std::int8_t* data = w.qint8 + panel * groups * panel_rows * input_group;
+    const auto* data =
+        static_cast<const std::int8_t*>(w.weights) + panel * groups * w.panel_rows() * input_group;
     const std::ptrdiff_t line = static_cast<std::ptrdiff_t>(k / input_group) * blocks_here() + block;
     return data[(line * block_rows + lane) * input_group + k % input_group];
   }
-  float float32(int k) const {
-    const float* data = w.float32 + static_cast<std::ptrdiff_t>(panel) * w.inputs * panel_rows;
+  std::ptrdiff_t floating(int k) const {
     const std::ptrdiff_t line = static_cast<std::ptrdiff_t>(k) * blocks_here() + block;
-    return data[line * block_rows + lane];
+    return static_cast<std::ptrdiff_t>(panel) * w.inputs * w.panel_rows() + line * block_rows + lane;
+  }
+  float float32(int k) const { return static_cast<const float*>(w.weights)[floating(k)]; }
+  float float16(int k) const {
+    return base::half_to_float(static_cast<const std::uint16_t*>(w.weights)[floating(k)]);
   }
 };
 
@@ -80,22 +85,27 @@ float dot_qint8(const Rows& rows, int r, const WeightRow& w, float addend) {
   return std::fma(whole, by.scale * w.w.scale[w.index()], addend);
 }
 
-float dot_float32(const Rows& rows, int r, const WeightRow& w, float addend) {
+template <float (WeightRow::*weight)(int) const>
+float dot_float(const Rows& rows, int r, const WeightRow& w, float addend) {
   const float* x = rows.x + r * rows.stride;
   float sum = 0;
-  for (int k = 0; k < w.w.inputs; ++k) sum = std::fma(w.float32(k), x[k], sum);
+  for (int k = 0; k < w.w.inputs; ++k) sum = std::fma((w.*weight)(k), x[k], sum);
   return sum + addend;
 }
+
+constexpr auto dot_float32 = dot_float<&WeightRow::float32>;
+constexpr auto dot_float16 = dot_float<&WeightRow::float16>;
 
 using Dot = float (*)(const Rows&, int, const WeightRow&, float);
 
 template <Dot dot>
 void project(const ProjectArgs& a) {
+  const int panel_rows = a.weights.panel_rows();
   for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
     for (int r = 0; r < a.rows.count; ++r) {
       for (int column = panel * panel_rows; column < (panel + 1) * panel_rows && column < a.columns;
            ++column) {
-        const WeightRow row{a.weights, panel, column / block_rows % panel_blocks, column % block_rows};
+        const WeightRow row{a.weights, panel, column % panel_rows / block_rows, column % block_rows};
         a.y[r * a.y_stride + column] = dot(a.rows, r, row, a.bias[column]);
       }
     }
@@ -149,18 +159,49 @@ void lstm_gates(float i, float f, float g, float o, float& c, float& h) {
   h = tanh_over(c, sigmoid_denominator(o));
 }
 
-template <Dot dot>
-void lstm_step(const LstmStepArgs& a) {
+float sigmoid(float x) {
+  const Denominator d = sigmoid_denominator(x);
+  return 1.0f / (d.small + d.large);
+}
+float tanh(float x) {
+  const float e = exp_minus_twice(x);
+  return (1.0f - e) / (1.0f + e);
+}
+float relu(float x) { return x < 0 ? 0 : x; }  // NaN stays NaN
+
+// r and z are whole; n's two parts come apart, since r stands between them.
+void gru_gates(float r, float z, float input_n, float hidden_n, float& h) {
+  const float n = tanh(std::fma(sigmoid(r), hidden_n, input_n));
+  h = std::fma(sigmoid(z), h - n, n);
+}
+
+template <Cell cell, Dot dot>
+void step(const StepArgs& a) {
+  constexpr int gates = gates_of(cell);
+  const int units = a.weights.panel_rows() / gates;  // in a panel: 16, or 64 of an RNN
   for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
     for (int r = 0; r < a.rows.count; ++r) {
-      const float* pre = a.pre + r * a.pre_stride + static_cast<std::ptrdiff_t>(panel) * panel_rows;
-      for (int lane = 0; lane < block_rows && panel * block_rows + lane < a.hidden_size; ++lane) {
-        const int unit = panel * block_rows + lane;
-        float gate[panel_blocks];
-        for (int b = 0; b < panel_blocks; ++b)
-          gate[b] = dot(a.rows, r, WeightRow{a.weights, panel, b, lane}, pre[b * block_rows + lane]);
-        lstm_gates(gate[0], gate[1], gate[2], gate[3], a.c[r * a.c_stride + unit],
-                   a.h[r * a.h_stride + unit]);
+      const float* pre =
+          a.pre + r * a.pre_stride + static_cast<std::ptrdiff_t>(panel) * a.weights.panel_rows();
+      for (int n = 0; n < units && panel * units + n < a.hidden_size; ++n) {
+        const int unit = panel * units + n;
+        const auto gate = [&](int g, const float* addend) {
+          const int slot = gates == 1 ? n : g * block_rows + n;
+          return dot(a.rows, r, WeightRow{a.weights, panel, slot / block_rows, slot % block_rows}, *addend);
+        };
+        const auto pre_of = [&](int g) { return pre + g * block_rows + n; };
+        float& h = a.h[r * a.h_stride + unit];
+        if constexpr (cell == Cell::lstm) {
+          lstm_gates(gate(0, pre_of(0)), gate(1, pre_of(1)), gate(2, pre_of(2)), gate(3, pre_of(3)),
+                     a.state[r * a.state_stride + unit], h);
+        } else if constexpr (cell == Cell::gru) {
+          float& state = a.state[r * a.state_stride + unit];
+          gru_gates(gate(0, pre_of(0)), gate(1, pre_of(1)), *pre_of(2), gate(2, a.hidden_bias + unit), state);
+          h = state;
+        } else {
+          const float x = gate(0, pre_of(0));
+          h = a.relu ? relu(x) : tanh(x);
+        }
       }
     }
   }
@@ -174,10 +215,10 @@ constexpr KernelTable scalar_table = {
     .required_features = 0,
     .activation_offset = 0,
     .quantize_rows = quantize_rows,
-    .project_qint8 = project<dot_qint8>,
-    .project_float32 = project<dot_float32>,
-    .lstm_step_qint8 = lstm_step<dot_qint8>,
-    .lstm_step_float32 = lstm_step<dot_float32>,
+    .projects = {project<dot_float32>, project<dot_float16>, project<dot_qint8>},
+    .steps = {{step<Cell::lstm, dot_float32>, step<Cell::lstm, dot_float16>, step<Cell::lstm, dot_qint8>},
+              {step<Cell::gru, dot_float32>, step<Cell::gru, dot_float16>, step<Cell::gru, dot_qint8>},
+              {step<Cell::rnn, dot_float32>, step<Cell::rnn, dot_float16>, step<Cell::rnn, dot_qint8>}},
 };
 
 }  // namespace fourfold::kernels

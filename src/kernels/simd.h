@@ -10,9 +10,11 @@
 //   tile_blocks_qint8        blocks whose int8 sums are held together: 4, or 2 where four spill
 //   sum_streams              1, or 2 to sum even and odd groups apart where one row alone is bound by latency
 //   load, store (unaligned), load_first, store_first (the first n lanes, 0 < n < 16; the rest reads as zero)
+//   load_half                16 halves, exactly
 //   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
 //   min, max                 of two numbers, for finite ones
 //   clamp(x, limit)          to [-limit, limit]; NaN stays NaN
+//   relu(x)                  x < 0 ? 0 : x
 //   lowest, highest          the smallest and the largest lane; any_nan
 //   zero_int, load_int, set1_int, add_int, sub_int, mul_int, to_float
 //   round_to_byte(F, I zp)   bytes of clamp(rne(x) + zp, -127, 127) + activation_offset, to 16 bytes at p
@@ -69,7 +71,23 @@ struct SimdKernels {
       quantize_row(a.x + r * a.x_stride, a.inputs, a.q + r * a.q_stride, a.quantization[r]);
   }
 
-  // y[m][b] = the product of rows r + m with block b of a panel, back in float, plus addend[m, b].
+  // The 16 values that row m, block b of a panel's product is added to.
+  struct Addend {
+    const float* first;
+    std::ptrdiff_t row_stride;
+    F operator()(int m, int b) const { return S::load(first + m * row_stride + b * block_rows); }
+  };
+  // The gates of a GRU: the last one's input part is added later, behind the reset gate.
+  struct GruAddend {
+    const float* pre;
+    std::ptrdiff_t row_stride;
+    const float* hidden_bias;
+    F operator()(int m, int b) const {
+      return S::load(b == 2 ? hidden_bias : pre + m * row_stride + b * block_rows);
+    }
+  };
+
+  // y[m][b] = the product of rows r + m with block b of a panel, back in float, plus addend(m, b).
   struct Qint8 {
     // The sums of blocks [first, first + count).
     template <int first, int count, int MR, int NB>
@@ -102,12 +120,12 @@ struct SimdKernels {
       }
     }
 
-    template <int MR, int NB>
+    template <int MR, int NB, class Addends>
     static void product(F (&y)[MR][NB], const MatrixView& w, const Rows& rows, int r, int panel,
-                        const float* addend, std::ptrdiff_t addend_stride) {
+                        const Addends& addend) {
       const int groups = (w.inputs + input_group - 1) / input_group;
-      const std::int8_t* weights =
-          w.qint8 + static_cast<std::ptrdiff_t>(panel) * groups * panel_rows * input_group;
+      const auto* weights = static_cast<const std::int8_t*>(w.weights) +
+                            static_cast<std::ptrdiff_t>(panel) * groups * w.panel_rows() * input_group;
       const std::uint8_t* q = rows.q + r * rows.stride;
       I sums[MR][NB];
       if constexpr (MR == 1 && S::sum_streams == 2) {
@@ -115,7 +133,7 @@ struct SimdKernels {
       } else {
         sum(sums, q, rows.stride, weights, groups);
       }
-      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(panel) * panel_rows;
+      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(panel) * w.panel_rows();
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m) {
         const RowQuantization by = rows.quantization[r + m];
@@ -125,8 +143,7 @@ struct SimdKernels {
         for (int b = 0; b < NB; ++b) {
           const std::ptrdiff_t n = first + b * block_rows;
           const I whole = S::sub_int(sums[m][b], S::mul_int(zero_point, S::load_int(w.row_sum + n)));
-          y[m][b] = S::fma(S::to_float(whole), S::mul(scale, S::load(w.scale + n)),
-                           S::load(addend + m * addend_stride + b * block_rows));
+          y[m][b] = S::fma(S::to_float(whole), S::mul(scale, S::load(w.scale + n)), addend(m, b));
         }
       }
     }
@@ -157,30 +174,38 @@ struct SimdKernels {
     }
   };
 
-  struct Float32 {
-    template <int MR, int NB>
+  // float, or halves as uint16.
+  template <class Weight>
+  struct Floating {
+    static F load_weights(const float* w) { return S::load(w); }
+    static F load_weights(const std::uint16_t* w) { return S::load_half(w); }
+
+    template <int MR, int NB, class Addends>
     static void product(F (&y)[MR][NB], const MatrixView& w, const Rows& rows, int r, int panel,
-                        const float* addend, std::ptrdiff_t addend_stride) {
-      const float* weights = w.float32 + static_cast<std::ptrdiff_t>(panel) * w.inputs * panel_rows;
+                        const Addends& addend) {
+      const auto* weights = static_cast<const Weight*>(w.weights) +
+                            static_cast<std::ptrdiff_t>(panel) * w.inputs * w.panel_rows();
       const float* x = rows.x + r * rows.stride;
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
         for (int b = 0; b < NB; ++b) y[m][b] = S::set1(0);
       for (int k = 0; k < w.inputs; ++k) {
+        F weight[NB];
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b)
+          weight[b] = load_weights(weights + (k * std::ptrdiff_t{NB} + b) * block_rows);
 #pragma GCC unroll 6
         for (int m = 0; m < MR; ++m) {
           const F a = S::set1(x[m * rows.stride + k]);
 #pragma GCC unroll 4
-          for (int b = 0; b < NB; ++b)
-            y[m][b] = S::fma(S::load(weights + (k * std::ptrdiff_t{NB} + b) * block_rows), a, y[m][b]);
+          for (int b = 0; b < NB; ++b) y[m][b] = S::fma(weight[b], a, y[m][b]);
         }
       }
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b)
-          y[m][b] = S::add(y[m][b], S::load(addend + m * addend_stride + b * block_rows));
+        for (int b = 0; b < NB; ++b) y[m][b] = S::add(y[m][b], addend(m, b));
     }
   };
 
@@ -209,39 +234,43 @@ struct SimdKernels {
       S::store_first(y, value, columns);
   }
 
-  template <class Product, int NB>
-  static void project_panel(const ProjectArgs& a, int panel) {
-    const int first = panel * panel_rows;
-    for_tiles(a.rows.count, [&]<int MR>(int r) {
-      F y[MR][NB];
-      Product::product(y, a.weights, a.rows, r, panel, a.bias + first, 0);
-#pragma GCC unroll 6
-      for (int m = 0; m < MR; ++m)
-#pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) {
-          const int column = first + b * block_rows;
-          store_columns(a.y + (r + m) * a.y_stride + column, y[m][b], a.columns - column);
-        }
-    });
+  // Calls visit.operator()<NB>(panel) for panels [begin, end), each with its number of blocks.
+  template <class Visit>
+  static void for_panels(const MatrixView& w, int begin, int end, const Visit& visit) {
+    for (int panel = begin; panel < end; ++panel) {
+      const int left = w.blocks - panel * w.panel_blocks;
+      switch (left < w.panel_blocks ? left : w.panel_blocks) {
+        case 1:
+          visit.template operator()<1>(panel);
+          break;
+        case 2:
+          visit.template operator()<2>(panel);
+          break;
+        case 3:
+          visit.template operator()<3>(panel);
+          break;
+        default:
+          visit.template operator()<4>(panel);
+      }
+    }
   }
 
   template <class Product>
   static void project(const ProjectArgs& a) {
-    for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
-      switch (a.weights.blocks - panel * panel_blocks) {
-        case 1:
-          project_panel<Product, 1>(a, panel);
-          break;
-        case 2:
-          project_panel<Product, 2>(a, panel);
-          break;
-        case 3:
-          project_panel<Product, 3>(a, panel);
-          break;
-        default:
-          project_panel<Product, 4>(a, panel);
-      }
-    }
+    for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
+      const int first = panel * a.weights.panel_rows();
+      for_tiles(a.rows.count, [&]<int MR>(int r) {
+        F y[MR][NB];
+        Product::product(y, a.weights, a.rows, r, panel, Addend{a.bias + first, 0});
+#pragma GCC unroll 6
+        for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 4
+          for (int b = 0; b < NB; ++b) {
+            const int column = first + b * block_rows;
+            store_columns(a.y + (r + m) * a.y_stride + column, y[m][b], a.columns - column);
+          }
+      });
+    });
   }
 
   struct Power {
@@ -277,7 +306,7 @@ struct SimdKernels {
     return S::div(S::sub(S::set1(1), e), both);
   }
 
-  static void lstm_gates(const F (&gate)[panel_blocks], F& c, F& h) {
+  static void lstm_gates(const F (&gate)[4], F& c, F& h) {
     const F update = tanh_over(gate[2], sigmoid_denominator(gate[0]));
     const Denominator d = sigmoid_denominator(gate[1]);
     const F df = S::add(d.small, d.large);
@@ -285,16 +314,25 @@ struct SimdKernels {
     h = tanh_over(c, sigmoid_denominator(gate[3]));
   }
 
+  static F sigmoid(F x) {
+    const Denominator d = sigmoid_denominator(x);
+    return S::div(S::set1(1), S::add(d.small, d.large));
+  }
+  static F tanh(F x) {
+    const F e = exp_minus_twice(x), one = S::set1(1);
+    return S::div(S::sub(one, e), S::add(one, e));
+  }
+
   template <class Product>
-  static void lstm_step(const LstmStepArgs& a) {
+  static void lstm_step(const StepArgs& a) {
     for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
       const int unit = panel * block_rows;
-      const float* pre = a.pre + static_cast<std::ptrdiff_t>(panel) * panel_rows;
+      const float* pre = a.pre + std::ptrdiff_t{panel} * 4 * block_rows;
       for_tiles(a.rows.count, [&]<int MR>(int r) {
-        F gates[MR][panel_blocks];
-        Product::product(gates, a.weights, a.rows, r, panel, pre + r * a.pre_stride, a.pre_stride);
+        F gates[MR][4];
+        Product::product(gates, a.weights, a.rows, r, panel, Addend{pre + r * a.pre_stride, a.pre_stride});
         for (int m = 0; m < MR; ++m) {
-          float* c_row = a.c + (r + m) * a.c_stride + unit;
+          float* c_row = a.state + (r + m) * a.state_stride + unit;
           F c = S::load(c_row), h;
           lstm_gates(gates[m], c, h);
           S::store(c_row, c);
@@ -303,20 +341,63 @@ struct SimdKernels {
       });
     }
   }
+
+  template <class Product>
+  static void gru_step(const StepArgs& a) {
+    for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
+      const int unit = panel * block_rows;
+      const float* pre = a.pre + std::ptrdiff_t{panel} * 3 * block_rows;
+      for_tiles(a.rows.count, [&]<int MR>(int r) {
+        F gates[MR][3];
+        Product::product(gates, a.weights, a.rows, r, panel,
+                         GruAddend{pre + r * a.pre_stride, a.pre_stride, a.hidden_bias + unit});
+        for (int m = 0; m < MR; ++m) {
+          float* state = a.state + (r + m) * a.state_stride + unit;
+          const F input_n = S::load(pre + (r + m) * a.pre_stride + 2 * block_rows);
+          const F n = tanh(S::fma(sigmoid(gates[m][0]), gates[m][2], input_n));
+          const F h = S::fma(sigmoid(gates[m][1]), S::sub(S::load(state), n), n);
+          S::store(state, h);
+          store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
+        }
+      });
+    }
+  }
+
+  template <class Product>
+  static void rnn_step(const StepArgs& a) {
+    for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
+      const int first = panel * a.weights.panel_rows();
+      for_tiles(a.rows.count, [&]<int MR>(int r) {
+        F gates[MR][NB];
+        Product::product(gates, a.weights, a.rows, r, panel,
+                         Addend{a.pre + r * a.pre_stride + first, a.pre_stride});
+        for (int m = 0; m < MR; ++m)
+          for (int b = 0; b < NB; ++b) {
+            const int unit = first + b * block_rows;
+            const F h = a.relu ? S::relu(gates[m][b]) : tanh(gates[m][b]);
+            store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
+          }
+      });
+    });
+  }
 };
 
 template <class S>
 constexpr KernelTable simd_table(const char* name, std::uint32_t required_features) {
   using K = SimdKernels<S>;
+  using Float32 = typename K::template Floating<float>;
+  using Float16 = typename K::template Floating<std::uint16_t>;
+  using Qint8 = typename K::Qint8;
   return {
       .name = name,
       .required_features = required_features,
       .activation_offset = S::activation_offset,
       .quantize_rows = K::quantize_rows,
-      .project_qint8 = K::template project<typename K::Qint8>,
-      .project_float32 = K::template project<typename K::Float32>,
-      .lstm_step_qint8 = K::template lstm_step<typename K::Qint8>,
-      .lstm_step_float32 = K::template lstm_step<typename K::Float32>,
+      .projects = {K::template project<Float32>, K::template project<Float16>, K::template project<Qint8>},
+      .steps = {{K::template lstm_step<Float32>, K::template lstm_step<Float16>,
+                 K::template lstm_step<Qint8>},
+                {K::template gru_step<Float32>, K::template gru_step<Float16>, K::template gru_step<Qint8>},
+                {K::template rnn_step<Float32>, K::template rnn_step<Float16>, K::template rnn_step<Qint8>}},
   };
 }
 

@@ -20,7 +20,7 @@ constexpr std::int64_t chunk_rows = 256;
 void linear_forward(const LinearWeights& weights, const float* x, std::int64_t rows, float* y) {
   const kernels::MatrixView matrix = weights.weight.view();
   const int in_features = weights.weight.inputs, out_features = weights.weight.rows;
-  const bool quantized = matrix.qint8 != nullptr;
+  const bool quantized = matrix.format == kernels::Format::qint8;
   thread_local QuantizedRows scratch;
   if (quantized) scratch.reserve(static_cast<std::size_t>(std::min(rows, chunk_rows)), in_features);
   QuantizedRows& q = scratch;  // the caller's, also inside the team
@@ -50,11 +50,11 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
                                         .inputs = in_features});
         team.barrier();
         args.rows = {q.q.data(), q.quantization.data(), nullptr, q.stride, count};
-        weights.kernels->project_qint8(args);
+        weights.kernels->project(matrix.format)(args);
         team.barrier();  // before the next chunk overwrites the rows
       } else {
         args.rows = {nullptr, nullptr, x_chunk, in_features, count};
-        weights.kernels->project_float32(args);
+        weights.kernels->project(matrix.format)(args);
       }
     }
   });

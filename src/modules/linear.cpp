@@ -74,16 +74,15 @@ Tensor Linear::operator()(const Tensor& input) const {
   return output;
 }
 
-DType Linear::dtype() const {
-  return weights_->packed.weight.float32.size() > 0 ? DType::float32 : DType::qint8;
-}
+DType Linear::dtype() const { return modules::dtype_of(weights_->packed.weight); }
 
 void Linear::quantize(DType dtype) {
   modules::require_quantizable(dtype, "Linear");
+  if (this->dtype() != DType::float32) return;
   const base::FloatEnvironment environment;
   modules::require_finite_bias(weights_->bias, "bias");
   layers::LinearWeights packed{.kernels = &kernels::current_table(),
-                               .weight = modules::quantized_copy(weights_->packed.weight, "weight"),
+                               .weight = modules::quantized_copy(weights_->packed.weight, "weight", dtype),
                                .bias = packed_bias(options_, weights_->bias)};
   weights_ = std::make_shared<const Weights>(Weights{std::move(packed), weights_->bias});
 }
@@ -102,7 +101,7 @@ void Linear::load_state_dict(const StateDict& state) {
   kernels::PackedMatrix weight = reader.take_weight("weight", out, in, 1);
   Tensor bias = options_.bias ? reader.take("bias", {out}) : Tensor();
   reader.finish();
-  if (weight.qint8.size() > 0) modules::require_finite_bias(bias, "bias");
+  if (weight.format != kernels::Format::float32) modules::require_finite_bias(bias, "bias");
   layers::LinearWeights packed{
       .kernels = &kernels::current_table(), .weight = std::move(weight), .bias = packed_bias(options_, bias)};
   weights_ = std::make_shared<const Weights>(Weights{std::move(packed), std::move(bias)});
@@ -111,6 +110,7 @@ void Linear::load_state_dict(const StateDict& state) {
 std::string Linear::repr() const {
   const std::string sizes = "in_features=" + std::to_string(options_.in_features) +
                             ", out_features=" + std::to_string(options_.out_features);
+  if (dtype() == DType::float16) return "DynamicQuantizedLinear(" + sizes + ", dtype=torch.float16)";
   if (dtype() == DType::qint8)
     return "DynamicQuantizedLinear(" + sizes + ", dtype=torch.qint8, qscheme=torch.per_channel_affine)";
   return "Linear(" + sizes + ", bias=" + (options_.bias ? "True" : "False") + ")";

@@ -21,9 +21,21 @@ Tensor uniform_parameter(std::vector<std::int64_t> shape, double bound, Generato
 }
 
 void require_quantizable(DType dtype, std::string_view kind) {
-  if (dtype != DType::qint8)
+  if (dtype != DType::qint8 && dtype != DType::float16)
     throw InvalidArgument(std::string(kind) + ": cannot be quantized to " + std::string(dtype_name(dtype)) +
-                          "; qint8 is supported");
+                          "; qint8 and float16 are supported");
+}
+
+DType dtype_of(const kernels::PackedMatrix& weight) {
+  switch (weight.format) {
+    case kernels::Format::float32:
+      return DType::float32;
+    case kernels::Format::float16:
+      return DType::float16;
+    case kernels::Format::qint8:
+      break;
+  }
+  return DType::qint8;
 }
 
 void require_finite_bias(const Tensor& bias, std::string_view name) {
@@ -53,8 +65,11 @@ kernels::PackedMatrix ParameterReader::take_weight(const std::string& name, int 
   const Tensor& weight = find(name, {rows, inputs});
   if (weight.dtype() == DType::float32)
     return kernels::pack_float32(weight.data<float>(), rows, inputs, gates);
+  if (weight.dtype() == DType::float16)
+    return kernels::pack_float16(reinterpret_cast<const std::uint16_t*>(weight.bytes().data()), rows, inputs,
+                                 gates);
   if (weight.dtype() != DType::int8)
-    throw Error(name + ": expected float32 or int8, got " + std::string(dtype_name(weight.dtype())));
+    throw Error(name + ": expected float32, float16 or int8, got " + std::string(dtype_name(weight.dtype())));
 
   const Tensor& scale = take(name + "_scale", {rows});
   const float* s = scale.data<float>();
@@ -79,32 +94,32 @@ void ParameterReader::finish() const {
 }
 
 void append_weight(StateDict& state, const std::string& name, const kernels::PackedMatrix& weight) {
-  if (weight.float32.size() > 0) {
-    Tensor tensor({weight.rows, weight.inputs});
-    kernels::unpack_float32(weight, tensor.data<float>());
+  Tensor tensor({weight.rows, weight.inputs}, dtype_of(weight));
+  if (weight.format == kernels::Format::qint8) {
+    Tensor scale({weight.rows});
+    kernels::unpack_qint8(weight, tensor.data<std::int8_t>(), scale.data<float>());
     state.push_back({name, std::move(tensor)});
+    state.push_back({name + "_scale", std::move(scale)});
     return;
   }
-  Tensor tensor({weight.rows, weight.inputs}, DType::int8);
-  Tensor scale({weight.rows});
-  kernels::unpack_qint8(weight, tensor.data<std::int8_t>(), scale.data<float>());
+  if (weight.format == kernels::Format::float16)
+    kernels::unpack_float16(weight, reinterpret_cast<std::uint16_t*>(tensor.bytes().data()));
+  else
+    kernels::unpack_float32(weight, tensor.data<float>());
   state.push_back({name, std::move(tensor)});
-  state.push_back({name + "_scale", std::move(scale)});
 }
 
-kernels::PackedMatrix quantized_copy(const kernels::PackedMatrix& weight, std::string_view name) {
-  const auto size = static_cast<std::size_t>(weight.rows) * static_cast<std::size_t>(weight.inputs);
-  if (weight.float32.size() > 0) {
-    std::vector<float> plain(size);
-    kernels::unpack_float32(weight, plain.data());
-    const quant::QuantizedWeights result = quant::quantize_weights(plain, weight.rows, weight.inputs, name);
-    return kernels::pack_qint8(result.q.data(), result.scale.data(), weight.rows, weight.inputs,
-                               weight.gates);
+kernels::PackedMatrix quantized_copy(const kernels::PackedMatrix& weight, std::string_view name,
+                                     DType dtype) {
+  const int rows = weight.rows, inputs = weight.inputs;
+  std::vector<float> plain(static_cast<std::size_t>(rows) * static_cast<std::size_t>(inputs));
+  kernels::unpack_float32(weight, plain.data());
+  if (dtype == DType::float16) {
+    const std::vector<std::uint16_t> halves = quant::to_float16(plain, inputs, name);
+    return kernels::pack_float16(halves.data(), rows, inputs, weight.gates);
   }
-  std::vector<std::int8_t> q(size);
-  std::vector<float> scale(static_cast<std::size_t>(weight.rows));
-  kernels::unpack_qint8(weight, q.data(), scale.data());
-  return kernels::pack_qint8(q.data(), scale.data(), weight.rows, weight.inputs, weight.gates);
+  const quant::QuantizedWeights result = quant::quantize_weights(plain, rows, inputs, name);
+  return kernels::pack_qint8(result.q.data(), result.scale.data(), rows, inputs, weight.gates);
 }
 
 }  // namespace fourfold::modules

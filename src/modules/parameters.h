@@ -32,7 +32,7 @@ class ParameterReader {
   // A float32 vector or matrix of that shape, or Error.
   const Tensor& take(const std::string& name, const std::vector<std::int64_t>& shape);
 
-  // A weight [rows, inputs]: float32, or int8 with `name`_scale [rows], packed for these kernels.
+  // A weight [rows, inputs]: float32, float16, or int8 with `name`_scale [rows], packed for the kernels.
   kernels::PackedMatrix take_weight(const std::string& name, int rows, int inputs, int gates);
 
   // Error where a tensor is left that no one asked for.
@@ -48,7 +48,10 @@ class ParameterReader {
 // Adds `name`, and `name`_scale where the weight is int8.
 void append_weight(StateDict& state, const std::string& name, const kernels::PackedMatrix& weight);
 
-// A float32 matrix quantized; an int8 one copied. Throws Error where it is not finite.
-kernels::PackedMatrix quantized_copy(const kernels::PackedMatrix& weight, std::string_view name);
+// A float32 matrix in another format: qint8 or float16. Throws Error where a weight is not finite, or too
+// large for float16.
+kernels::PackedMatrix quantized_copy(const kernels::PackedMatrix& weight, std::string_view name, DType dtype);
+
+DType dtype_of(const kernels::PackedMatrix& weight);
 
 }  // namespace fourfold::modules

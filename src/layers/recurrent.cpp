@@ -1,0 +1,403 @@
+#include "layers/recurrent.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/thread_pool.h"
+#include "fourfold/threads.h"
+
+namespace fourfold::layers {
+namespace {
+
+using base::Team;
+using kernels::Cell;
+using kernels::Format;
+using kernels::KernelTable;
+using kernels::Rows;
+
+// The barriers of a step cost about a microsecond: below this many multiplications a step, one thread is
+// faster.
+constexpr std::int64_t work_for_a_team = 1 << 19;
+
+// The input's part of the gates is computed for a few steps ahead at a time: enough rows for the product to
+// run at full speed, few enough to be in cache when the recurrence reads them.
+constexpr std::int64_t chunk_bytes = 256 << 10;
+constexpr std::int64_t chunk_rows_at_least = 24;
+
+std::size_t to_size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
+
+int padded(int units) {
+  return (units + kernels::block_rows - 1) / kernels::block_rows * kernels::block_rows;
+}
+
+int steps_in_chunk(const RecurrentCall& call, std::int64_t pre_stride) {
+  const auto row_bytes = pre_stride * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t rows = std::max(chunk_bytes / row_bytes, chunk_rows_at_least);
+  return static_cast<int>(std::clamp<std::int64_t>(rows / call.batch, 1, call.steps));
+}
+
+// Where the rows of a sequence of batches stand: step t, row b at t * time + b * row.
+struct Layout {
+  std::ptrdiff_t time, row;
+  int steps, batch;
+
+  // Rows in time order are evenly spaced, `spacing` apart.
+  bool even() const { return steps == 1 || batch == 1 || time == batch * row; }
+  std::ptrdiff_t spacing() const { return batch == 1 ? time : row; }
+  // Calls visit(first row, its place, spacing, count) for rows [begin, end) in time order.
+  template <class Visit>
+  void for_runs(int begin, int end, const Visit& visit) const {
+    if (even()) return visit(begin, begin * spacing(), spacing(), end - begin);
+    for (int r = begin; r < end;) {
+      const int count = std::min(batch - r % batch, end - r);
+      visit(r, r / batch * time + r % batch * row, row, count);
+      r += count;
+    }
+  }
+};
+
+void quantize_slice(const KernelTable& kernels, const float* x, std::ptrdiff_t spacing, int inputs,
+                    Team::Slice mine, QuantizedRows& q, std::ptrdiff_t first) {
+  kernels.quantize_rows({.x = x + mine.begin * spacing,
+                         .x_stride = spacing,
+                         .q = q.q.data() + (first + mine.begin) * q.stride,
+                         .q_stride = q.stride,
+                         .quantization = q.quantization.data() + first + mine.begin,
+                         .rows = mine.end - mine.begin,
+                         .inputs = inputs});
+}
+
+// One direction of one layer, for one member of a team.
+struct Pass {
+  const RecurrentWeights& weights;
+  const RecurrentDirection& direction;
+  RecurrentScratch& scratch;
+  const RecurrentCall& call;
+  bool reverse;
+  Rows input;            // steps * batch rows, in time order; quantized where the weights are
+  QuantizedRows* state;  // quantized weights only
+  const float* h0;       // [batch, state_size]
+  float* output;         // h of step t, row b: output[t * output_time + b * output_row]
+  std::ptrdiff_t output_time, output_row;
+  const int* active;  // [steps]: rows that are longer than that; or null: all
+  int chunk_steps;
+
+  bool quantized() const { return state != nullptr; }
+  int batch() const { return call.batch; }
+  int active_at(int t) const { return active == nullptr ? call.batch : active[t]; }
+
+  // Step i of the loop works at time t(i). The state that it reads is in slot t + 1 of the step before, or,
+  // for a row's first, in slot 0 (forward) or its length (reverse): each slot is written once.
+  int time(int i) const { return reverse ? call.steps - 1 - i : i; }
+  int slot_before(int t) const { return reverse ? t + 1 : t; }
+  int slot_after(int t) const { return reverse ? t : t + 1; }
+
+  void quantize_first_state(const Team& team) const {
+    const Team::Slice mine = team.slice(batch());
+    const int state_size = weights.state_size();
+    if (!reverse || call.lengths == nullptr) {
+      const std::ptrdiff_t first = std::ptrdiff_t{slot_before(time(0))} * batch();
+      return quantize_slice(*weights.kernels, h0, state_size, state_size, mine, *state, first);
+    }
+    for (int b = mine.begin; b < mine.end; ++b)
+      quantize_slice(*weights.kernels, h0, state_size, state_size, {b, b + 1}, *state,
+                     std::ptrdiff_t{call.lengths[b]} * batch());
+  }
+
+  // Float weights read the state out of the output. A row that is shorter than others begins, in reverse,
+  // after the loop did: its first state stands where the output behind its end will be.
+  void place_first_state() const {
+    for (int b = 0; reverse && call.lengths != nullptr && b < batch(); ++b)
+      if (call.lengths[b] < call.steps)
+        std::memcpy(output + call.lengths[b] * output_time + b * output_row,
+                    h0 + std::ptrdiff_t{b} * weights.state_size(),
+                    to_size(weights.state_size()) * sizeof(float));
+  }
+
+  Rows state_before(int i) const {
+    const int t = time(i), count = active_at(t);
+    if (quantized()) {
+      const std::ptrdiff_t first = std::ptrdiff_t{slot_before(t)} * batch();
+      return {state->q.data() + first * state->stride, state->quantization.data() + first, nullptr,
+              state->stride, count};
+    }
+    if (i == 0) return {nullptr, nullptr, h0, weights.state_size(), count};
+    return {nullptr, nullptr, output + time(i - 1) * output_time, output_row, count};
+  }
+
+  // The input's part of the gates for steps [i, i + count) of the loop, in time order in `pre`.
+  void project_input(int i, int count, Team::Slice panels, std::ptrdiff_t pre_stride) const {
+    const std::ptrdiff_t first = std::ptrdiff_t{std::min(time(i), time(i + count - 1))} * batch();
+    Rows rows = input;
+    rows.count = count * batch();
+    if (quantized()) {
+      rows.q += first * rows.stride;
+      rows.quantization += first;
+    } else {
+      rows.x += first * rows.stride;
+    }
+    weights.kernels->project(direction.ih.format)({.weights = direction.ih.view(),
+                                                   .rows = rows,
+                                                   .bias = direction.bias.data(),
+                                                   .y = scratch.pre.data(),
+                                                   .y_stride = pre_stride,
+                                                   .columns = direction.ih.blocks * kernels::block_rows,
+                                                   .panel_begin = panels.begin,
+                                                   .panel_end = panels.end});
+  }
+
+  // h, of hidden_size, becomes the output, of proj_size.
+  void project_hidden(Team& team, float* h, int count) const {
+    Rows rows = {nullptr, nullptr, scratch.hidden.data(), weights.hidden_size, count};
+    if (quantized()) {
+      QuantizedRows& q = scratch.unprojected;
+      quantize_slice(*weights.kernels, scratch.hidden.data(), weights.hidden_size, weights.hidden_size,
+                     team.slice(count), q, 0);
+      team.barrier();
+      rows = {q.q.data(), q.quantization.data(), nullptr, q.stride, count};
+    }
+    const Team::Slice panels = team.slice(direction.hr.panels());
+    weights.kernels->project(direction.hr.format)({.weights = direction.hr.view(),
+                                                   .rows = rows,
+                                                   .bias = scratch.zeros.data(),
+                                                   .y = h,
+                                                   .y_stride = output_row,
+                                                   .columns = weights.proj_size,
+                                                   .panel_begin = panels.begin,
+                                                   .panel_end = panels.end});
+    team.barrier();
+  }
+
+  void run(Team& team) const {
+    // A member computes the gates of its own panels only, from its own part of `pre`.
+    const Team::Slice panels = team.slice(direction.hh.panels());
+    const std::ptrdiff_t pre_stride = std::ptrdiff_t{direction.hh.blocks} * kernels::block_rows;
+    const bool projected = weights.proj_size > 0;
+    const KernelTable::Step step = weights.kernels->step(weights.cell, direction.hh.format);
+    if (quantized())
+      quantize_first_state(team);
+    else if (team.rank() == 0)
+      place_first_state();
+    team.barrier();
+    for (int begin = 0; begin < call.steps; begin += chunk_steps) {
+      const int count = std::min(chunk_steps, call.steps - begin);
+      project_input(begin, count, panels, pre_stride);
+      for (int i = begin; i < begin + count; ++i) {
+        const int in_chunk = reverse ? begin + count - 1 - i : i - begin;
+        float* h = output + time(i) * output_time;
+        const Rows before = state_before(i);
+        step({.weights = direction.hh.view(),
+              .rows = before,
+              .pre = scratch.pre.data() + std::ptrdiff_t{in_chunk} * batch() * pre_stride,
+              .pre_stride = pre_stride,
+              .hidden_bias = direction.hidden_bias.data(),
+              .state = scratch.carried.data(),
+              .state_stride = padded(weights.hidden_size),
+              .h = projected ? scratch.hidden.data() : h,
+              .h_stride = projected ? weights.hidden_size : output_row,
+              .hidden_size = weights.hidden_size,
+              .panel_begin = panels.begin,
+              .panel_end = panels.end,
+              .relu = weights.relu});
+        team.barrier();
+        if (projected) project_hidden(team, h, before.count);
+        if (quantized()) {
+          quantize_slice(*weights.kernels, h, output_row, weights.state_size(), team.slice(before.count),
+                         *state, std::ptrdiff_t{slot_after(time(i))} * batch());
+          team.barrier();
+        }
+      }
+    }
+  }
+};
+
+// One call on its way through the layers.
+struct Forward {
+  const RecurrentWeights& weights;
+  const RecurrentCall& call;
+  RecurrentScratch& scratch;
+  bool quantized = weights.format() == Format::qint8;
+  int num_layers = static_cast<int>(weights.layers.size()) / weights.directions;
+  int rows = call.steps * call.batch;
+  std::ptrdiff_t h_size = std::ptrdiff_t{call.batch} * weights.state_size();
+  std::ptrdiff_t c_size = std::ptrdiff_t{call.batch} * weights.hidden_size;
+
+  // What a step carries on in float: c of an LSTM, h of a GRU.
+  void load_carried(std::ptrdiff_t index) const {
+    if (weights.cell == Cell::rnn) return;
+    const bool lstm = weights.cell == Cell::lstm;
+    const float* from = lstm ? call.c0 : call.h0;
+    const std::ptrdiff_t units = weights.hidden_size, stride = padded(weights.hidden_size);
+    for (std::ptrdiff_t b = 0; b < call.batch; ++b) {
+      float* carried = scratch.carried.data() + b * stride;
+      const float* values = from != nullptr ? from + index * c_size + b * units : scratch.zeros.data();
+      std::memcpy(carried, values, to_size(units) * sizeof(float));
+      std::fill(carried + units, carried + stride, 0.0f);
+    }
+  }
+
+  void store_state(const Pass& pass, std::ptrdiff_t index) const {
+    const std::ptrdiff_t units = weights.hidden_size, state_size = weights.state_size();
+    for (std::ptrdiff_t b = 0; b < call.batch; ++b) {
+      const int length = call.lengths != nullptr ? call.lengths[b] : call.steps;
+      const int last = pass.reverse ? 0 : length - 1;
+      std::memcpy(call.h_n + index * h_size + b * state_size,
+                  pass.output + last * pass.output_time + b * pass.output_row,
+                  to_size(state_size) * sizeof(float));
+      if (weights.cell == Cell::lstm)
+        std::memcpy(call.c_n + index * c_size + b * units,
+                    scratch.carried.data() + b * padded(weights.hidden_size), to_size(units) * sizeof(float));
+    }
+  }
+
+  void clear_past_lengths() const {
+    const std::ptrdiff_t width = std::ptrdiff_t{weights.directions} * weights.state_size();
+    for (int b = 0; call.lengths != nullptr && b < call.batch; ++b)
+      for (int t = call.lengths[b]; t < call.steps; ++t)
+        std::fill_n(call.output + t * call.output_time + b * call.output_row, width, 0.0f);
+  }
+
+  void reserve(std::ptrdiff_t pre_stride, int chunk_steps) const {
+    const std::size_t batch = to_size(call.batch), units = to_size(weights.hidden_size);
+    scratch.pre.reserve(to_size(chunk_steps) * batch * to_size(pre_stride));
+    scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
+    scratch.zeros.reserve(
+        std::max(to_size(std::max(c_size, h_size)), to_size(padded(weights.proj_size) + 64)));
+    if (weights.proj_size > 0) {
+      scratch.hidden.reserve(batch * units);
+      if (quantized) scratch.unprojected.reserve(batch, weights.hidden_size);
+    }
+    if (call.lengths == nullptr) return;
+    scratch.active.reserve(to_size(call.steps));
+    for (int t = 0, count = call.batch; t < call.steps; ++t) {
+      while (count > 0 && call.lengths[count - 1] <= t) --count;
+      scratch.active[to_size(t)] = count;
+    }
+  }
+
+  void run(Rows* last_rows) const {
+    const int directions = weights.directions, state_size = weights.state_size();
+    const kernels::PackedMatrix& first_hh = weights.layers.front().hh;
+    const std::ptrdiff_t pre_stride = std::ptrdiff_t{first_hh.blocks} * kernels::block_rows;
+    const int chunk_steps = steps_in_chunk(call, pre_stride);
+    reserve(pre_stride, chunk_steps);
+
+    const std::int64_t work = std::int64_t{first_hh.rows} * state_size * call.batch;
+    const int threads = work < work_for_a_team ? 1 : std::min(num_threads(), first_hh.panels());
+
+    const float* x = call.input;
+    int inputs = weights.input_size;
+    Layout from = {call.input_time, call.input_row, call.steps, call.batch};
+    for (int layer = 0; layer < num_layers; ++layer) {
+      const bool last = layer == num_layers - 1;
+      // The int8 rows of h that the layer below made for its own recurrence are this layer's input; a
+      // bidirectional layer's concatenated row is a new vector with a scale of its own.
+      const bool input_is_state = quantized && layer > 0 && directions == 1;
+      // Nobody reads an inner layer's float output then, so each step overwrites the one before.
+      const bool keep_output = last || !next_layer_reads_state();
+
+      const std::ptrdiff_t width = std::ptrdiff_t{directions} * state_size;
+      Layout to = {call.output_time, call.output_row, call.steps, call.batch};
+      float* output = call.output;
+      if (!last) {
+        to.row = width;
+        to.time = keep_output ? call.batch * width : 0;
+        output = scratch.rows[layer % 2].reserve(to_size((keep_output ? rows : call.batch) * width));
+      }
+      Rows input{nullptr, nullptr, x, from.spacing(), 0};
+      if (quantized && !input_is_state) scratch.input.reserve(to_size(rows), inputs);
+      if (!quantized && !from.even()) input = gather(x, from, inputs);
+      if (quantized) {
+        const QuantizedRows& q = input_is_state ? scratch.state[(layer - 1) % 2] : scratch.input;
+        input = quantized_rows(q, input_is_state);
+      }
+      for (int d = 0; d < directions; ++d) {
+        const std::ptrdiff_t index = std::ptrdiff_t{layer} * directions + d;
+        load_carried(index);
+        QuantizedRows* state = nullptr;
+        if (quantized) {
+          state = &scratch.state[layer % 2];
+          state->reserve(to_size(rows + call.batch), state_size);
+        }
+        const Pass pass{.weights = weights,
+                        .direction = weights.layers[to_size(index)],
+                        .scratch = scratch,
+                        .call = call,
+                        .reverse = d == 1,
+                        .input = input,
+                        .state = state,
+                        .h0 = call.h0 != nullptr ? call.h0 + index * h_size : scratch.zeros.data(),
+                        .output = output + d * state_size,
+                        .output_time = to.time,
+                        .output_row = to.row,
+                        .active = call.lengths != nullptr ? scratch.active.data() : nullptr,
+                        .chunk_steps = chunk_steps};
+        const bool quantize_input = quantized && !input_is_state && d == 0;
+        base::run_team(threads, [&](Team& team) {
+          if (quantize_input) {
+            const Team::Slice mine = team.slice(rows);
+            from.for_runs(
+                mine.begin, mine.end, [&](int first, std::ptrdiff_t at, std::ptrdiff_t spacing, int count) {
+                  quantize_slice(*weights.kernels, x + at, spacing, inputs, {0, count}, scratch.input, first);
+                });
+          }
+          pass.run(team);  // its first barrier comes before anyone reads these rows
+        });
+        store_state(pass, index);
+      }
+      x = output;
+      inputs = static_cast<int>(width);
+      from = to;
+      if (last && last_rows != nullptr && quantized && directions == 1)
+        *last_rows = quantized_rows(scratch.state[layer % 2], true);
+    }
+    clear_past_lengths();
+  }
+
+  bool next_layer_reads_state() const { return quantized && weights.directions == 1; }
+
+  // All rows in time order; those of a state come after the slot of h0.
+  Rows quantized_rows(const QuantizedRows& q, bool of_state) const {
+    const std::ptrdiff_t skip = of_state ? call.batch : 0;
+    return {q.q.data() + skip * q.stride, q.quantization.data() + skip, nullptr, q.stride, rows};
+  }
+
+  Rows gather(const float* x, const Layout& from, int inputs) const {
+    float* gathered = scratch.gathered.reserve(to_size(rows) * to_size(inputs));
+    from.for_runs(0, rows, [&](int first, std::ptrdiff_t at, std::ptrdiff_t spacing, int count) {
+      for (int r = 0; r < count; ++r)
+        std::memcpy(gathered + std::ptrdiff_t{first + r} * inputs, x + at + r * spacing,
+                    to_size(inputs) * sizeof(float));
+    });
+    return {nullptr, nullptr, gathered, inputs, rows};
+  }
+};
+
+}  // namespace
+
+void RecurrentScratch::reserve_as(const RecurrentScratch& other) {
+  const auto buffer = [](auto& to, const auto& from) { to.reserve(from.size()); };
+  const auto quantized = [&](QuantizedRows& to, const QuantizedRows& from) {
+    buffer(to.q, from.q);
+    buffer(to.quantization, from.quantization);
+  };
+  quantized(input, other.input);
+  quantized(unprojected, other.unprojected);
+  for (int parity = 0; parity < 2; ++parity) {
+    quantized(state[parity], other.state[parity]);
+    buffer(rows[parity], other.rows[parity]);
+  }
+  buffer(gathered, other.gathered);
+  buffer(hidden, other.hidden);
+  buffer(pre, other.pre);
+  buffer(carried, other.carried);
+  buffer(zeros, other.zeros);
+  buffer(active, other.active);
+}
+
+void recurrent_forward(const RecurrentWeights& weights, const RecurrentCall& call, RecurrentScratch& scratch,
+                       Rows* last_rows) {
+  Forward{weights, call, scratch}.run(last_rows);
+}
+
+}  // namespace fourfold::layers

@@ -1,0 +1,63 @@
+// The modules LSTM, GRU, RNN and their cells, as one: what their options say, in one form.
+#pragma once
+
+#include <string>
+
+#include "fourfold/gru.h"
+#include "fourfold/lstm.h"
+#include "fourfold/rnn.h"
+#include "kernels/kernels.h"
+#include "layers/recurrent.h"
+
+namespace fourfold {
+namespace detail {
+
+struct RecurrentParameters {
+  layers::RecurrentWeights packed;
+  std::vector<Tensor> bias_ih;  // as they came, a direction each; zeros where there are none
+  std::vector<Tensor> bias_hh;
+};
+
+// What the layers keep from their users.
+struct RecurrentAccess {
+  using Memory = StreamState::Memory;
+  template <class Options>
+  static const RecurrentParameters& parameters(const Recurrent<Options>& layer) {
+    return *layer.parameters_;
+  }
+  static Memory& memory(StreamState& state) { return *state.memory_; }
+};
+
+}  // namespace detail
+
+namespace modules {
+
+struct RecurrentShape {
+  const char* kind;
+  kernels::Cell cell;
+  bool is_cell;  // one step of one layer: no suffix in its parameters' names
+  std::int64_t input_size;
+  std::int64_t hidden_size;
+  bool bias;
+  bool relu = false;
+  std::int64_t num_layers = 1;
+  bool batch_first = false;
+  double dropout = 0;
+  bool bidirectional = false;
+  std::int64_t proj_size = 0;
+
+  int gates() const { return kernels::gates_of(cell); }
+  int directions() const { return bidirectional ? 2 : 1; }
+  std::int64_t state_size() const { return proj_size > 0 ? proj_size : hidden_size; }
+  std::int64_t states() const { return num_layers * directions(); }
+};
+
+RecurrentShape shape_of(const LstmOptions& options);
+RecurrentShape shape_of(const GruOptions& options);
+RecurrentShape shape_of(const RnnOptions& options);
+RecurrentShape shape_of(const LstmCellOptions& options);
+RecurrentShape shape_of(const GruCellOptions& options);
+RecurrentShape shape_of(const RnnCellOptions& options);
+
+}  // namespace modules
+}  // namespace fourfold

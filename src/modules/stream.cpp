@@ -1,0 +1,202 @@
+// One frame at a time.
+#include <algorithm>
+
+#include "base/float_environment.h"
+#include "formats/safetensors.h"
+#include "fourfold/error.h"
+#include "modules/parameters.h"
+#include "modules/recurrent.h"
+
+namespace fourfold {
+
+using modules::RecurrentShape;
+using modules::shape_of;
+
+// h and c, and the scratch of the steps that this state leads: its own, so that a step allocates nothing on
+// any thread.
+struct StreamState::Memory {
+  std::string kind;
+  Tensor h;  // [num_layers, state_size]
+  Tensor c;  // [num_layers, hidden_size] of an LSTM, else [0]
+  layers::RecurrentScratch scratch;
+  base::Buffer<float> h_batch, c_batch;  // [num_layers, states, size]
+  std::size_t place = 0;                 // among the states of the step that runs
+
+  Memory(const std::string& of_kind, const Tensor& h_state, const Tensor& c_state)
+      : kind(of_kind), h(h_state), c(c_state) {}
+};
+
+namespace {
+
+std::span<float> values(Tensor& tensor) {
+  return {tensor.data<float>(), static_cast<std::size_t>(tensor.numel())};
+}
+
+void require_one_direction(const RecurrentShape& shape) {
+  if (shape.bidirectional)
+    throw InvalidArgument(std::string(shape.kind) +
+                          ": a bidirectional layer needs the whole sequence; it cannot go step by step");
+}
+
+// [layers, states, size] from [layers, size] of each, or back.
+void exchange(std::span<StreamState* const> states, Tensor detail::RecurrentAccess::Memory::*member,
+              float* batch, bool back) {
+  for (std::size_t s = 0; s < states.size(); ++s) {
+    Tensor& tensor = detail::RecurrentAccess::memory(*states[s]).*member;
+    const std::int64_t layers = tensor.size(0), size = tensor.numel() / std::max<std::int64_t>(layers, 1);
+    for (std::int64_t layer = 0; layer < layers; ++layer) {
+      float* own = tensor.data<float>() + layer * size;
+      float* gathered = batch + (layer * std::ssize(states) + static_cast<std::int64_t>(s)) * size;
+      std::copy_n(back ? gathered : own, size, back ? own : gathered);
+    }
+  }
+}
+
+void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
+              std::span<StreamState* const> states, std::span<const float> frames, std::span<float> outputs) {
+  require_one_direction(shape);
+  const std::string kind = std::string(shape.kind) + ": ";
+  const std::int64_t count = std::ssize(states);
+  if (count == 0) return;
+  if (count > (1 << 20)) throw InvalidArgument(kind + "more than 2^20 states in one step");
+  const auto require_size = [&](std::int64_t size, std::int64_t wanted, const char* what) {
+    if (size != wanted)
+      throw InvalidArgument(kind + "step: " + what + " must hold " + std::to_string(wanted) + " values (" +
+                            std::to_string(count) + " of " + std::to_string(wanted / count) + "), got " +
+                            std::to_string(size));
+  };
+  require_size(std::ssize(frames), count * shape.input_size, "frames");
+  require_size(std::ssize(outputs), count * shape.state_size(), "outputs");
+  for (std::size_t s = 0; s < states.size(); ++s) {
+    detail::RecurrentAccess::Memory& memory = detail::RecurrentAccess::memory(*states[s]);
+    const bool lstm = shape.cell == kernels::Cell::lstm;
+    const bool fits =
+        memory.h.size(0) == shape.num_layers && memory.h.size(-1) == shape.state_size() &&
+        (lstm ? memory.c.numel() == shape.num_layers * shape.hidden_size : memory.c.numel() == 0);
+    if (!fits)
+      throw InvalidArgument(kind + "step: state " + std::to_string(s) + " was made for another layer, a " +
+                            memory.kind + " of h " + shape_text(memory.h.shape()) + ", c " +
+                            shape_text(memory.c.shape()));
+    memory.place = s;
+  }
+  for (std::size_t s = 0; s < states.size(); ++s)
+    if (detail::RecurrentAccess::memory(*states[s]).place != s)
+      throw InvalidArgument(kind + "step: state " + std::to_string(s) + " is given twice");
+  detail::RecurrentAccess::Memory& first = detail::RecurrentAccess::memory(*states.front());
+  float *h = first.h.data<float>(), *c = first.c.data<float>();
+  if (count > 1) {
+    h = first.h_batch.reserve(static_cast<std::size_t>(count * first.h.numel()));
+    c = first.c_batch.reserve(static_cast<std::size_t>(count * first.c.numel()));
+    exchange(states, &detail::RecurrentAccess::Memory::h, h, false);
+    exchange(states, &detail::RecurrentAccess::Memory::c, c, false);
+  }
+  const base::FloatEnvironment environment;
+  layers::recurrent_forward(parameters.packed,
+                            {.input = frames.data(),
+                             .input_time = count * shape.input_size,
+                             .input_row = shape.input_size,
+                             .steps = 1,
+                             .batch = static_cast<int>(count),
+                             .lengths = nullptr,
+                             .h0 = h,
+                             .c0 = c,
+                             .output = outputs.data(),
+                             .output_time = count * shape.state_size(),
+                             .output_row = shape.state_size(),
+                             .h_n = h,
+                             .c_n = c},
+                            first.scratch);
+  if (count > 1) {
+    exchange(states, &detail::RecurrentAccess::Memory::h, h, true);
+    exchange(states, &detail::RecurrentAccess::Memory::c, c, true);
+  }
+}
+
+}  // namespace
+
+template <class Options>
+StreamState::StreamState(const detail::Recurrent<Options>& layer) {
+  const RecurrentShape shape = shape_of(layer.options());
+  require_one_direction(shape);
+  const bool lstm = shape.cell == kernels::Cell::lstm;
+  memory_ = std::make_unique<Memory>(shape.kind, Tensor({shape.num_layers, shape.state_size()}),
+                                     lstm ? Tensor({shape.num_layers, shape.hidden_size}) : Tensor());
+  // A first step, so that later ones find their scratch.
+  const Tensor frame({shape.input_size});
+  Tensor output({shape.state_size()});
+  StreamState* const self = this;
+  run_step(shape, detail::RecurrentAccess::parameters(layer), {&self, 1},
+           {frame.data<float>(), static_cast<std::size_t>(frame.numel())}, values(output));
+  reset();
+}
+
+StreamState::StreamState(const StreamState& other)
+    : memory_(std::make_unique<Memory>(other.memory_->kind, other.memory_->h, other.memory_->c)) {
+  memory_->scratch.reserve_as(other.memory_->scratch);
+}
+StreamState& StreamState::operator=(const StreamState& other) { return *this = StreamState(other); }
+StreamState::StreamState(StreamState&&) noexcept = default;
+StreamState& StreamState::operator=(StreamState&&) noexcept = default;
+StreamState::~StreamState() = default;
+
+void StreamState::reset() {
+  std::ranges::fill(values(memory_->h), 0.0f);
+  std::ranges::fill(values(memory_->c), 0.0f);
+}
+
+StateDict StreamState::state_dict() const {
+  StateDict state{{"h", memory_->h}};
+  if (memory_->c.numel() > 0) state.push_back({"c", memory_->c});
+  return state;
+}
+
+void StreamState::load_state_dict(const StateDict& state) {
+  modules::ParameterReader reader(state);
+  Tensor h = reader.take("h", memory_->h.shape());
+  Tensor c = memory_->c.numel() > 0 ? reader.take("c", memory_->c.shape()) : Tensor();
+  reader.finish();
+  memory_->h = std::move(h);
+  memory_->c = std::move(c);
+}
+
+std::vector<std::byte> StreamState::serialize() const {
+  return formats::serialize_safetensors({.tensors = state_dict(), .metadata = {}});
+}
+
+void StreamState::deserialize(std::span<const std::byte> bytes) {
+  load_state_dict(formats::parse_safetensors(bytes).tensors);
+}
+
+namespace detail {
+
+template <class Options>
+void Recurrent<Options>::step(StreamState& state, std::span<const float> frame,
+                              std::span<float> output) const {
+  StreamState* const one = &state;
+  run_step(shape_of(options_), *parameters_, {&one, 1}, frame, output);
+}
+
+template <class Options>
+void Recurrent<Options>::step(std::span<StreamState* const> states, std::span<const float> frames,
+                              std::span<float> outputs) const {
+  run_step(shape_of(options_), *parameters_, states, frames, outputs);
+}
+
+}  // namespace detail
+
+// The members of this file, for every kind.
+#define FOURFOLD_STREAM(Options)                                                                         \
+  template StreamState::StreamState(const detail::Recurrent<Options>&);                                  \
+  template void detail::Recurrent<Options>::step(StreamState&, std::span<const float>, std::span<float>) \
+      const;                                                                                             \
+  template void detail::Recurrent<Options>::step(std::span<StreamState* const>, std::span<const float>,  \
+                                                 std::span<float>) const;
+FOURFOLD_STREAM(LstmOptions)
+FOURFOLD_STREAM(GruOptions)
+FOURFOLD_STREAM(RnnOptions)
+FOURFOLD_STREAM(LstmCellOptions)
+FOURFOLD_STREAM(GruCellOptions)
+FOURFOLD_STREAM(RnnCellOptions)
+#undef FOURFOLD_STREAM
+
+}  // namespace fourfold
