@@ -305,12 +305,14 @@ struct Forward {
         output = scratch.rows[layer % 2].reserve(to_size((keep_output ? rows : call.batch) * width));
       }
       Rows input{nullptr, nullptr, x, from.spacing(), 0};
-      if (quantized && !input_is_state) scratch.input.reserve(to_size(rows), inputs);
+      const bool given = layer == 0 && call.quantized_input != nullptr;
+      const bool quantize = quantized && !input_is_state && !given;
+      if (quantize) scratch.input.reserve(to_size(rows), inputs);
       if (!quantized && !from.even()) input = gather(x, from, inputs);
-      if (quantized) {
-        const QuantizedRows& q = input_is_state ? scratch.state[(layer - 1) % 2] : scratch.input;
-        input = quantized_rows(q, input_is_state);
-      }
+      if (quantized)
+        input = given            ? *call.quantized_input
+                : input_is_state ? quantized_rows(scratch.state[(layer - 1) % 2], true)
+                                 : quantized_rows(scratch.input, false);
       for (int d = 0; d < directions; ++d) {
         const std::ptrdiff_t index = std::ptrdiff_t{layer} * directions + d;
         load_carried(index);
@@ -332,7 +334,7 @@ struct Forward {
                         .output_row = to.row,
                         .active = call.lengths != nullptr ? scratch.active.data() : nullptr,
                         .chunk_steps = chunk_steps};
-        const bool quantize_input = quantized && !input_is_state && d == 0;
+        const bool quantize_input = quantize && d == 0;
         base::run_team(threads, [&](Team& team) {
           if (quantize_input) {
             const Team::Slice mine = team.slice(rows);

@@ -48,6 +48,10 @@ struct RecurrentCall {
   std::ptrdiff_t output_time, output_row;
   float* h_n;  // as h0: after each row's own last step
   float* c_n;
+
+  // The rows of the input in time order as this table's int8, or null; then `input` is not read. Weights of qint8
+  // only. They must not live in the scratch of this call.
+  const kernels::Rows* quantized_input = nullptr;
 };
 
 // Memory that calls use again.

@@ -216,10 +216,6 @@ void require_state(const RecurrentShape& s, const Tensor* state, const std::vect
                           got(*state));
 }
 
-struct Result {
-  Tensor output, h, c;
-};
-
 // How to go from the caller's order of sequences to the kernels': the longest first.
 struct Order {
   std::vector<std::size_t> from;  // [batch]; empty: as they are
@@ -261,8 +257,10 @@ Tensor reordered(const Tensor& tensor, int axis, const std::vector<std::size_t>&
   return result;
 }
 
-Result run(const RecurrentShape& s, const RecurrentParameters& parameters, const Tensor& input,
-           const Tensor* h0, const Tensor* c0, const Lengths& lengths) {
+}  // namespace
+
+RecurrentResult run(const RecurrentShape& s, const RecurrentParameters& parameters, const Tensor& input,
+                    const Tensor* h0, const Tensor* c0, const Lengths& lengths, Int8Rows* rows) {
   const std::string kind = std::string(s.kind) + ": ";
   require_float32(s, input, "input");
   const std::int64_t batched_dim = s.is_cell ? 2 : 3;
@@ -299,7 +297,7 @@ Result run(const RecurrentShape& s, const RecurrentParameters& parameters, const
   std::vector<std::int64_t> output_shape = input.shape();
   output_shape.back() = width;
   const bool lstm = s.cell == Cell::lstm;
-  Result result{Tensor(output_shape), Tensor(h_shape), lstm ? Tensor(c_shape) : Tensor()};
+  RecurrentResult result{Tensor(output_shape), Tensor(h_shape), lstm ? Tensor(c_shape) : Tensor()};
 
   const Order order = order_of(s, lengths, steps, batch);
   const int time_axis_first = batch_first ? 0 : 1, state_axis = 1;
@@ -310,6 +308,9 @@ Result run(const RecurrentShape& s, const RecurrentParameters& parameters, const
     if (h0 != nullptr) h = &(sorted_h0 = reordered(*h0, state_axis, order.from, false));
     if (c0 != nullptr) c = &(sorted_c0 = reordered(*c0, state_axis, order.from, false));
   }
+  // int8 rows come in time order: as the output's, where that is not in another.
+  const bool in_time_order = order.lengths.empty() && (!batch_first || batch == 1 || steps == 1);
+  const bool take_rows = rows != nullptr && in_time_order && parameters.packed.format() == kernels::Format::qint8;
   const base::FloatEnvironment environment;
   layers::recurrent_forward(parameters.packed,
                             {.input = x->data<float>(),
@@ -333,8 +334,6 @@ Result run(const RecurrentShape& s, const RecurrentParameters& parameters, const
   }
   return result;
 }
-
-}  // namespace
 
 RecurrentShape shape_of(const LstmOptions& o) {
   return {"LSTM", Cell::lstm,   false,         o.input_size, o.hidden_size,   o.bias,

@@ -52,6 +52,22 @@ struct RecurrentShape {
   std::int64_t states() const { return num_layers * directions(); }
 };
 
+// What a module gives; c of an LSTM only.
+struct RecurrentResult {
+  Tensor output, h, c;
+};
+
+// What a Sequential hands from one module to the next besides floats.
+struct Int8Rows {
+  const kernels::Rows* input = nullptr;  // the rows of the input in time order, or null
+  layers::RecurrentScratch* scratch;     // other than that which holds `input`
+  kernels::Rows output = {};             // set, where the output's rows are int8 in time order too
+};
+
+// One call of a module or a cell: h0 and c0 may be null, lengths empty. Throws InvalidArgument.
+RecurrentResult run(const RecurrentShape& shape, const detail::RecurrentParameters& parameters, const Tensor& input,
+                    const Tensor* h0, const Tensor* c0, const Lengths& lengths, Int8Rows* rows = nullptr);
+
 RecurrentShape shape_of(const LstmOptions& options);
 RecurrentShape shape_of(const GruOptions& options);
 RecurrentShape shape_of(const RnnOptions& options);
