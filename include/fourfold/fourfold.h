@@ -1,6 +1,7 @@
 // All of fourfold: dynamic INT8 quantization for recurrent and linear networks on CPUs.
 #pragma once
 
+#include "fourfold/activations.h"       // IWYU pragma: export
 #include "fourfold/embedding.h"         // IWYU pragma: export
 #include "fourfold/error.h"             // IWYU pragma: export
 #include "fourfold/isa.h"               // IWYU pragma: export
