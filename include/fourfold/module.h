@@ -1,6 +1,7 @@
 // Trees of layers with names: what printing, state dicts, files and quantize_dynamic walk.
 //
-// A module is a layer of the library, a Sequential, an AnyModule, or a struct of yours that names its parts once:
+// A module is a layer of the library, a Sequential, an AnyModule, or a struct of yours that names its parts
+// once:
 //
 //   struct Tagger {
 //     fourfold::Lstm lstm;
@@ -31,8 +32,8 @@
 namespace fourfold {
 
 // The layers of the library. A new kind joins here, and in modules/options.h.
-using Layers = std::tuple<Linear, Lstm, Gru, Rnn, LstmCell, GruCell, RnnCell, Embedding, EmbeddingBag, ReLU, Tanh,
-                          Sigmoid, LogSoftmax, Dropout>;
+using Layers = std::tuple<Linear, Lstm, Gru, Rnn, LstmCell, GruCell, RnnCell, Embedding, EmbeddingBag, ReLU,
+                          Tanh, Sigmoid, LogSoftmax, Dropout>;
 
 class AnyModule;
 
@@ -86,8 +87,8 @@ struct ModuleTree {
   std::string type;                 // of what is no layer, as printed; empty for a layer
   std::vector<LayerPointer> layer;  // one, or none
   std::vector<ModuleTree> children;
-  bool sequential = false;          // its children run one after another
-  StateDict* tensors = nullptr;     // what a Group keeps besides its layers
+  bool sequential = false;       // its children run one after another
+  StateDict* tensors = nullptr;  // what a Group keeps besides its layers
 };
 
 template <class M>
@@ -97,17 +98,17 @@ concept Module = detail::is_layer<M> || std::is_same_v<M, AnyModule> || requires
 
 struct NamedModule;
 
-// Modules that run one after another, as torch.nn.Sequential: the output of each is the input of the next (of a
-// recurrent layer, its output without its state). Between quantized layers values stay int8: a row that
-// one made for its own recurrence is not quantized again for the next.
+// Modules that run one after another, as torch.nn.Sequential: the output of each is the input of the next (of
+// a recurrent layer, its output without its state). Between quantized layers values stay int8: a row that one
+// made for its own recurrence is not quantized again for the next.
 class Sequential {
  public:
   Sequential() = default;
 
   // Sequential(Linear({…}), ReLU(), Linear({…})): their names are "0", "1", "2".
   template <class First, class... Rest>
-    requires(Module<First> && (Module<Rest> && ...) && !std::is_same_v<First, Sequential>)
-  explicit Sequential(First first, Rest... rest);
+  requires(Module<First> && (Module<Rest> && ...) &&
+           !std::is_same_v<First, Sequential>) explicit Sequential(First first, Rest... rest);
 
   void add(std::string name, AnyModule module);
 
@@ -122,8 +123,8 @@ class Sequential {
   std::vector<NamedModule> modules;
 };
 
-// A struct of someone else's, as a file describes it: its layers and other tensors by name. It can be printed,
-// quantized and saved again; how it runs is not known here.
+// A struct of someone else's, as a file describes it: its layers and other tensors by name. It can be
+// printed, quantized and saved again; how it runs is not known here.
 struct Group {
   std::string type = "Module";
   std::vector<NamedModule> modules;
@@ -137,8 +138,8 @@ class AnyModule {
   using Value = typename detail::VariantOf<Layers, std::type_identity, Sequential, Group>::type;
 
   template <class M>
-    requires(!std::is_same_v<std::remove_cvref_t<M>, AnyModule>)
-  AnyModule(M module) : value(std::move(module)) {}  // NOLINT: implicit
+  requires(!std::is_same_v<std::remove_cvref_t<M>, AnyModule>) AnyModule(M module)
+      : value(std::move(module)) {}  // NOLINT: implicit
 
   // Of a layer that takes and gives one tensor (a recurrent one: its output without its state) and of a
   // Sequential. InvalidArgument for others.
@@ -153,8 +154,8 @@ struct NamedModule {
 };
 
 template <class First, class... Rest>
-  requires(Module<First> && (Module<Rest> && ...) && !std::is_same_v<First, Sequential>)
-Sequential::Sequential(First first, Rest... rest) {
+requires(Module<First> && (Module<Rest> && ...) &&
+         !std::is_same_v<First, Sequential>) Sequential::Sequential(First first, Rest... rest) {
   add("0", std::move(first));
   (add(std::to_string(modules.size()), std::move(rest)), ...);
 }
@@ -197,8 +198,9 @@ std::string describe(const ModuleTree& tree);
 // Every tensor under its dotted name: "lstm.weight_ih_l0".
 StateDict state_dict(const ModuleTree& tree);
 
-// Fills every layer. A weight may be float32, float16 or int8 with its scales, whatever the layer held before.
-// Throws Error where the names, shapes or dtypes do not fit, naming the tensor; nothing has changed then.
+// Fills every layer. A weight may be float32, float16 or int8 with its scales, whatever the layer held
+// before. Throws Error where the names, shapes or dtypes do not fit, naming the tensor; nothing has changed
+// then.
 void load_state_dict(const ModuleTree& tree, const StateDict& state);
 
 // A safetensors file of the state dict, with the tree of kinds and options in its metadata (docs/format.md).
@@ -233,8 +235,8 @@ void load(const std::filesystem::path& path, M& into) {
 // What a file of plain tensors, without our metadata, cannot say of itself. Patterns are of dotted names of
 // modules, with * for any characters and ? for one.
 struct CheckpointOptions {
-  std::vector<std::string> linear;     // matrices without bias that are Linear layers
-  std::vector<std::string> embedding;  // matrices that are Embedding tables
+  std::vector<std::string> linear;                 // matrices without bias that are Linear layers
+  std::vector<std::string> embedding;              // matrices that are Embedding tables
   Nonlinearity nonlinearity = Nonlinearity::tanh;  // of RNN and RNNCell
   bool batch_first = false;                        // of LSTM, GRU and RNN
 };
@@ -247,9 +249,9 @@ struct TensorFate {
   std::string reason;  // why it is kept as it is
 };
 
-// A tree of known kinds, from a file of ours; or from any safetensors file, such as a PyTorch state_dict: there
-// recurrent layers are found by the names and shapes of their tensors, Linear ones by a matrix with its bias, and
-// what is neither is kept as it is. `fates`, if given, gets an entry a tensor. Throws Error.
+// A tree of known kinds, from a file of ours; or from any safetensors file, such as a PyTorch state_dict:
+// there recurrent layers are found by the names and shapes of their tensors, Linear ones by a matrix with its
+// bias, and what is neither is kept as it is. `fates`, if given, gets an entry a tensor. Throws Error.
 AnyModule load(const std::filesystem::path& path, const CheckpointOptions& options = {},
                std::vector<TensorFate>* fates = nullptr);
 

@@ -22,11 +22,12 @@ enum class Kind : std::uint8_t {
   embedding_bag
 };
 
-// What to quantize: every layer of a kind, or the layers at and below a dotted name; and to what, where not to
-// the dtype of the call. A name goes before a kind, and a longer name before a shorter.
+// What to quantize: every layer of a kind, or the layers at and below a dotted name; and to what, where not
+// to the dtype of the call. A name goes before a kind, and a longer name before a shorter.
 struct Target {
-  Target(Kind of_kind, std::optional<DType> to = {}) : kind(of_kind), dtype(to) {}           // NOLINT: implicit
-  Target(std::string dotted, std::optional<DType> to = {}) : name(std::move(dotted)), by_name(true), dtype(to) {}  // NOLINT
+  Target(Kind of_kind, std::optional<DType> to = {}) : kind(of_kind), dtype(to) {}  // NOLINT: implicit
+  Target(std::string dotted, std::optional<DType> to = {})
+      : name(std::move(dotted)), by_name(true), dtype(to) {}                                     // NOLINT
   Target(const char* dotted, std::optional<DType> to = {}) : Target(std::string(dotted), to) {}  // NOLINT
   Kind kind = Kind::linear;
   std::string name;
@@ -52,9 +53,9 @@ struct QuantizeReport {
   std::vector<Entry> entries;
 };
 
-// Quantizes in place. Throws InvalidArgument for a name that the tree does not have, suggesting the nearest, for
-// a kind of which it has no layer, and for a dtype other than qint8 and float16; throws Error where a weight is
-// not finite. Nothing has changed then.
+// Quantizes in place. Throws InvalidArgument for a name that the tree does not have, suggesting the nearest,
+// for a kind of which it has no layer, and for a dtype other than qint8 and float16; throws Error where a
+// weight is not finite. Nothing has changed then.
 QuantizeReport quantize_dynamic_(const ModuleTree& tree, const QuantizeOptions& options = {});
 
 // A quantized copy; the model stays as it is.

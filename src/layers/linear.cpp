@@ -23,7 +23,8 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
   const int in_features = weights.weight.inputs, out_features = weights.weight.rows;
   const bool quantized = matrix.format == kernels::Format::qint8;
   thread_local QuantizedRows scratch;
-  if (quantized && given == nullptr) scratch.reserve(static_cast<std::size_t>(std::min(rows, chunk_rows)), in_features);
+  if (quantized && given == nullptr)
+    scratch.reserve(static_cast<std::size_t>(std::min(rows, chunk_rows)), in_features);
   QuantizedRows& q = scratch;  // the caller's, also inside the team
 
   const bool alone = rows * in_features * out_features < work_for_a_team;
@@ -41,7 +42,8 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
                                 .panel_begin = panels.begin,
                                 .panel_end = panels.end};
       if (given != nullptr) {
-        args.rows = {given->q + first * given->stride, given->quantization + first, nullptr, given->stride, count};
+        args.rows = {given->q + first * given->stride, given->quantization + first, nullptr, given->stride,
+                     count};
         weights.kernels->project(matrix.format)(args);
       } else if (quantized) {
         const base::Team::Slice mine = team.slice(count);

@@ -49,8 +49,8 @@ struct RecurrentCall {
   float* h_n;  // as h0: after each row's own last step
   float* c_n;
 
-  // The rows of the input in time order as this table's int8, or null; then `input` is not read. Weights of qint8
-  // only. They must not live in the scratch of this call.
+  // The rows of the input in time order as this table's int8, or null; then `input` is not read. Weights of
+  // qint8 only. They must not live in the scratch of this call.
   const kernels::Rows* quantized_input = nullptr;
 };
 

@@ -34,7 +34,8 @@ std::vector<Found> by_module(StateDict tensors) {
 bool is_matrix(const Tensor* tensor) { return tensor != nullptr && tensor->dim() == 2; }
 
 bool fits_any(const std::string& name, const std::vector<std::string>& patterns) {
-  return std::ranges::any_of(patterns, [&](const std::string& pattern) { return fits_pattern(name, pattern); });
+  return std::ranges::any_of(patterns,
+                             [&](const std::string& pattern) { return fits_pattern(name, pattern); });
 }
 
 // LSTM, GRU or RNN, by how many rows the recurrent weight has for each hidden unit.
@@ -97,7 +98,8 @@ std::optional<AnyModule> cell(const StateDict& t, const CheckpointOptions& optio
   return {};
 }
 
-std::optional<AnyModule> matrix(const std::string& name, const StateDict& t, const CheckpointOptions& options) {
+std::optional<AnyModule> matrix(const std::string& name, const StateDict& t,
+                                const CheckpointOptions& options) {
   const Tensor *weight = find_tensor(t, "weight"), *bias = find_tensor(t, "bias");
   if (!is_matrix(weight)) return {};
   if (fits_any(name, options.embedding))
@@ -142,7 +144,8 @@ std::string kind_of(const Layer&) {
     return "";
 }
 
-void require_patterns(const std::vector<Found>& found, const std::vector<std::string>& patterns, const char* what) {
+void require_patterns(const std::vector<Found>& found, const std::vector<std::string>& patterns,
+                      const char* what) {
   for (const std::string& pattern : patterns) {
     const bool fits = std::ranges::any_of(found, [&](const Found& module) {
       return fits_pattern(module.module, pattern) && is_matrix(find_tensor(module.tensors, "weight"));
@@ -170,7 +173,8 @@ AnyModule recognize(StateDict tensors, const CheckpointOptions& options, std::ve
     });
     if (recognized.module && has_children) recognized = {{}, "has modules below it, as no layer does"};
     const std::string kind =
-        recognized.module ? std::visit([](const auto& m) { return kind_of(m); }, recognized.module->value) : "";
+        recognized.module ? std::visit([](const auto& m) { return kind_of(m); }, recognized.module->value)
+                          : "";
     for (const NamedTensor& entry : one.tensors)
       fates.push_back({joined(one.module, entry.name), one.module, kind, recognized.reason});
     if (recognized.module && one.module.empty()) return std::move(*recognized.module);

@@ -43,7 +43,8 @@ StateDict state_dict(const ModuleTree& tree) {
   });
   for_each_module(tree, [&](const ModuleTree& module, const std::string& name) {
     if (module.tensors == nullptr) return;
-    for (const NamedTensor& entry : *module.tensors) state.push_back({joined(name, entry.name), entry.tensor});
+    for (const NamedTensor& entry : *module.tensors)
+      state.push_back({joined(name, entry.name), entry.tensor});
   });
   return state;
 }

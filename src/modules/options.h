@@ -62,14 +62,16 @@ void for_each_option(Dropout& o, const Visit& visit) {
 
 // A layer with weights has options() and is made of them and its tensors; others are their own options.
 template <class Layer>
-inline constexpr bool has_weights = requires(const Layer& layer) { layer.state_dict(); };
+inline constexpr bool has_weights = requires(const Layer& layer) {
+  layer.state_dict();
+};
 
 template <class Layer>
 struct OptionsOf {
   using type = Layer;
 };
 template <class Layer>
-  requires has_weights<Layer>
+requires has_weights<Layer>
 struct OptionsOf<Layer> {
   using type = std::remove_cvref_t<decltype(std::declval<const Layer&>().options())>;
 };

@@ -13,12 +13,15 @@ struct KindName {
   Kind kind;
   const char* name;
 };
-constexpr KindName kind_names[] = {
-    {Kind::linear, Linear::kind},        {Kind::lstm, Lstm::kind},
-    {Kind::gru, Gru::kind},              {Kind::rnn, Rnn::kind},
-    {Kind::lstm_cell, LstmCell::kind},   {Kind::gru_cell, GruCell::kind},
-    {Kind::rnn_cell, RnnCell::kind},     {Kind::embedding, Embedding::kind},
-    {Kind::embedding_bag, EmbeddingBag::kind}};
+constexpr KindName kind_names[] = {{Kind::linear, Linear::kind},
+                                   {Kind::lstm, Lstm::kind},
+                                   {Kind::gru, Gru::kind},
+                                   {Kind::rnn, Rnn::kind},
+                                   {Kind::lstm_cell, LstmCell::kind},
+                                   {Kind::gru_cell, GruCell::kind},
+                                   {Kind::rnn_cell, RnnCell::kind},
+                                   {Kind::embedding, Embedding::kind},
+                                   {Kind::embedding_bag, EmbeddingBag::kind}};
 
 const char* name_of(Kind kind) {
   for (const KindName& known : kind_names)
@@ -46,9 +49,8 @@ const Target* decisive(const std::vector<Target>& targets, const std::string& na
 void require_names(const ModuleTree& tree, const QuantizeOptions& options) {
   std::vector<std::string> names, kinds;
   modules::for_each_module(tree, [&](const ModuleTree&, const std::string& name) { names.push_back(name); });
-  modules::for_each_layer(tree, [&]<class Layer>(const Layer&, const std::string&) {
-    kinds.emplace_back(Layer::kind);
-  });
+  modules::for_each_layer(
+      tree, [&]<class Layer>(const Layer&, const std::string&) { kinds.emplace_back(Layer::kind); });
   const auto require = [&](const std::string& wanted) {
     if (std::ranges::find(names, wanted) == names.end()) {
       std::vector<std::string> others;  // the root has no name to suggest

@@ -310,7 +310,8 @@ RecurrentResult run(const RecurrentShape& s, const RecurrentParameters& paramete
   }
   // int8 rows come in time order: as the output's, where that is not in another.
   const bool in_time_order = order.lengths.empty() && (!batch_first || batch == 1 || steps == 1);
-  const bool take_rows = rows != nullptr && in_time_order && parameters.packed.format() == kernels::Format::qint8;
+  const bool take_rows =
+      rows != nullptr && in_time_order && parameters.packed.format() == kernels::Format::qint8;
   const base::FloatEnvironment environment;
   layers::recurrent_forward(parameters.packed,
                             {.input = x->data<float>(),
@@ -325,8 +326,10 @@ RecurrentResult run(const RecurrentShape& s, const RecurrentParameters& paramete
                              .output_time = batch_first ? width : batch * width,
                              .output_row = batch_first ? steps * width : width,
                              .h_n = result.h.data<float>(),
-                             .c_n = lstm ? result.c.data<float>() : nullptr},
-                            thread_scratch());
+                             .c_n = lstm ? result.c.data<float>() : nullptr,
+                             .quantized_input = take_rows ? rows->input : nullptr},
+                            rows != nullptr ? *rows->scratch : thread_scratch(),
+                            take_rows ? &rows->output : nullptr);
   if (!order.from.empty()) {
     result.output = reordered(result.output, time_axis_first, order.from, true);
     result.h = reordered(result.h, state_axis, order.from, true);

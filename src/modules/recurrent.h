@@ -65,8 +65,9 @@ struct Int8Rows {
 };
 
 // One call of a module or a cell: h0 and c0 may be null, lengths empty. Throws InvalidArgument.
-RecurrentResult run(const RecurrentShape& shape, const detail::RecurrentParameters& parameters, const Tensor& input,
-                    const Tensor* h0, const Tensor* c0, const Lengths& lengths, Int8Rows* rows = nullptr);
+RecurrentResult run(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
+                    const Tensor& input, const Tensor* h0, const Tensor* c0, const Lengths& lengths,
+                    Int8Rows* rows = nullptr);
 
 RecurrentShape shape_of(const LstmOptions& options);
 RecurrentShape shape_of(const GruOptions& options);

@@ -33,7 +33,9 @@ Json to_json(EmbeddingBagMode value) { return bag_modes[static_cast<std::size_t>
 Json to_json(std::optional<std::int64_t> value) { return value ? Json(*value) : Json(nullptr); }
 
 void require(bool valid, const char* wanted, const Json& json) {
-  if (!valid) throw Error(std::string("must be ") + wanted + ", is " + json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  if (!valid)
+    throw Error(std::string("must be ") + wanted + ", is " +
+                json.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 void from_json(const Json& json, std::int64_t& value) {
   require(json.is_number_integer() && (!json.is_number_unsigned() ||
@@ -44,8 +46,8 @@ void from_json(const Json& json, std::int64_t& value) {
 void from_json(const Json& json, int& value) {
   std::int64_t wide = 0;
   from_json(json, wide);
-  require(wide >= std::numeric_limits<int>::min() && wide <= std::numeric_limits<int>::max(), "a small whole number",
-          json);
+  require(wide >= std::numeric_limits<int>::min() && wide <= std::numeric_limits<int>::max(),
+          "a small whole number", json);
   value = static_cast<int>(wide);
 }
 void from_json(const Json& json, bool& value) {
@@ -65,7 +67,9 @@ void from_name(const Json& json, const char* const (&names)[size], const char* w
     }
   require(false, wanted, json);
 }
-void from_json(const Json& json, Nonlinearity& value) { from_name(json, nonlinearities, "'tanh' or 'relu'", value); }
+void from_json(const Json& json, Nonlinearity& value) {
+  from_name(json, nonlinearities, "'tanh' or 'relu'", value);
+}
 void from_json(const Json& json, EmbeddingBagMode& value) {
   from_name(json, bag_modes, "'sum', 'mean' or 'max'", value);
 }
@@ -102,8 +106,11 @@ void read_options(const Json& json, Options& options) {
       throw Error(std::string(name) + " " + error.what());
     }
   };
-  if constexpr (requires { modules::for_each_option(options, read); }) modules::for_each_option(options, read);
-  if (known != json.size()) throw Error("has an option that this version does not know: " + json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  if constexpr (requires { modules::for_each_option(options, read); })
+    modules::for_each_option(options, read);
+  if (known != json.size())
+    throw Error("has an option that this version does not know: " +
+                json.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 // ---- Trees ----
@@ -160,7 +167,8 @@ class Tensors {
 
 // A layer of this kind, or nothing.
 template <class Layer>
-bool make_layer(const Json& json, const std::string& name, Tensors& tensors, std::optional<AnyModule>& module) {
+bool make_layer(const Json& json, const std::string& name, Tensors& tensors,
+                std::optional<AnyModule>& module) {
   if (json["kind"] != Layer::kind) return false;
   try {
     typename modules::OptionsOf<Layer>::type options{};
@@ -262,7 +270,8 @@ void load(const std::filesystem::path& path, const ModuleTree& into) {
   });
 }
 
-AnyModule load(const std::filesystem::path& path, const CheckpointOptions& options, std::vector<TensorFate>* fates) {
+AnyModule load(const std::filesystem::path& path, const CheckpointOptions& options,
+               std::vector<TensorFate>* fates) {
   formats::TensorFile file = formats::read(path);
   return naming(path, [&]() -> AnyModule {
     const Json description = description_of(file);

@@ -10,8 +10,8 @@
 namespace fourfold {
 namespace {
 
-// What goes from one module to the next: a tensor and, where the module before made int8 rows of it for its own
-// recurrence, these, for the next one that multiplies int8. They live in a scratch of this thread.
+// What goes from one module to the next: a tensor and, where the module before made int8 rows of it for its
+// own recurrence, these, for the next one that multiplies int8. They live in a scratch of this thread.
 struct Flow {
   Tensor tensor;
   kernels::Rows rows = {};  // rows.q is null where there are none
@@ -55,14 +55,13 @@ class Runner {
   }
 
   template <class Options>
-  void run(const detail::Recurrent<Options>& layer, Flow& flow) {
+  void run_recurrent(const detail::Recurrent<Options>& layer, Flow& flow) {
     const modules::RecurrentShape shape = modules::shape_of(layer.options());
     const detail::RecurrentParameters& parameters = detail::RecurrentAccess::parameters(layer);
-    modules::Int8Rows rows{
-        .input = flow.tensor.dim() == 3 && !shape.batch_first
-                     ? flow.rows_for(parameters.packed.kernels, parameters.packed.format())
-                     : nullptr,
-        .scratch = &scratch_after(flow, parity_)};
+    modules::Int8Rows rows{.input = flow.tensor.dim() == 3 && !shape.batch_first
+                                        ? flow.rows_for(parameters.packed.kernels, parameters.packed.format())
+                                        : nullptr,
+                           .scratch = &scratch_after(flow, parity_)};
     Tensor output = modules::run(shape, parameters, flow.tensor, nullptr, nullptr,
                                  shape.is_cell ? Lengths{} : lengths_, &rows)
                         .output;
@@ -80,14 +79,17 @@ class Runner {
     shape.back() = layer.options().out_features;
     Tensor output(std::move(shape));
     const base::FloatEnvironment environment;
-    layers::linear_forward(weights, nullptr, flow.tensor.numel() / layer.options().in_features, output.data<float>(),
-                           rows);
+    layers::linear_forward(weights, nullptr, flow.tensor.numel() / layer.options().in_features,
+                           output.data<float>(), rows);
     flow = {std::move(output)};
   }
 
   template <class Layer>
   void run(const Layer& layer, Flow& flow) {
-    flow = {layer(flow.tensor)};
+    if constexpr (requires { run_recurrent(layer, flow); })
+      run_recurrent(layer, flow);
+    else
+      flow = {layer(flow.tensor)};
   }
 
   void run(const Dropout&, Flow&) {}  // as it is, int8 rows too
@@ -102,7 +104,8 @@ void Sequential::add(std::string name, AnyModule module) {
   if (name.empty() || name.find('.') != std::string::npos)
     throw InvalidArgument("Sequential: a module's name must not be empty or hold a dot, got '" + name + "'");
   for (const NamedModule& other : modules)
-    if (other.name == name) throw InvalidArgument("Sequential: there is a module named '" + name + "' already");
+    if (other.name == name)
+      throw InvalidArgument("Sequential: there is a module named '" + name + "' already");
   modules.push_back({std::move(name), std::move(module)});
 }
 

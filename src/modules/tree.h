@@ -36,8 +36,8 @@ void for_each_layer(const ModuleTree& tree, const Visit& visit) {
   });
 }
 
-// Calls change(copy of the layer, dotted name) for every layer with weights, then check(), and only then puts the
-// changed copies in place: an error on the way leaves the tree as it was. The message of an Error that
+// Calls change(copy of the layer, dotted name) for every layer with weights, then check(), and only then puts
+// the changed copies in place: an error on the way leaves the tree as it was. The message of an Error that
 // `change` throws begins with a parameter's name, which is given that of the layer.
 template <class Change, class Check>
 void update_layers(const ModuleTree& tree, const Change& change, const Check& check) {
