@@ -47,31 +47,18 @@ const Target* decisive(const std::vector<Target>& targets, const std::string& na
 }
 
 void require_names(const ModuleTree& tree, const QuantizeOptions& options) {
-  std::vector<std::string> names, kinds;
-  modules::for_each_module(tree, [&](const ModuleTree&, const std::string& name) { names.push_back(name); });
-  modules::for_each_layer(
-      tree, [&]<class Layer>(const Layer&, const std::string&) { kinds.emplace_back(Layer::kind); });
+  std::vector<std::string> names;  // the root has none
+  modules::for_each_module(tree, [&](const ModuleTree&, const std::string& name) {
+    if (!name.empty()) names.push_back(name);
+  });
   const auto require = [&](const std::string& wanted) {
-    if (std::ranges::find(names, wanted) == names.end()) {
-      std::vector<std::string> others;  // the root has no name to suggest
-      std::ranges::copy_if(names, std::back_inserter(others), [](const auto& name) { return !name.empty(); });
+    if (std::ranges::find(names, wanted) == names.end())
       throw InvalidArgument("quantize_dynamic: the model has no module named '" + wanted + "'" +
-                            modules::suggestion(wanted, others));
-    }
+                            modules::suggestion(wanted, names));
   };
   for (const std::string& name : options.leave) require(name);
-  for (const Target& target : options.targets) {
-    if (target.by_name) {
-      require(target.name);
-    } else if (std::ranges::find(kinds, name_of(target.kind)) == kinds.end()) {
-      std::ranges::sort(kinds);
-      kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
-      std::string known;
-      for (const std::string& kind : kinds) known += (known.empty() ? "" : ", ") + kind;
-      throw InvalidArgument(std::string("quantize_dynamic: no layer of the model matches ") +
-                            name_of(target.kind) + "; it has " + (known.empty() ? "no layer" : known));
-    }
-  }
+  for (const Target& target : options.targets)
+    if (target.by_name) require(target.name);
 }
 
 std::uint64_t bytes_of(const StateDict& state) {

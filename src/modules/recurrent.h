@@ -64,7 +64,25 @@ struct Int8Rows {
   kernels::Rows output = {};             // set, where the output's rows are int8 in time order too
 };
 
-// One call of a module or a cell: h0 and c0 may be null, lengths empty. Throws InvalidArgument.
+// Contiguous arrays of one call, in PyTorch's shapes: see RecurrentCall. h0 and c0 may be null.
+struct RecurrentArrays {
+  const float* input;  // [steps, batch, input_size], or [batch, steps, input_size]
+  std::int64_t steps;
+  std::int64_t batch;
+  bool batch_first;  // of this input: an unbatched one has none
+  const float* h0;
+  const float* c0;
+  float* output;
+  float* h_n;
+  float* c_n;  // of an LSTM
+};
+
+// One call of a module or a cell; `lengths` may be empty. Throws InvalidArgument where steps, batch or
+// lengths are out of range; the sizes of the arrays are the caller's business.
+void run(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
+         const RecurrentArrays& arrays, const Lengths& lengths, Int8Rows* rows = nullptr);
+
+// The same on tensors, whose shapes and dtypes are checked; h0 and c0 may be null.
 RecurrentResult run(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
                     const Tensor& input, const Tensor* h0, const Tensor* c0, const Lengths& lengths,
                     Int8Rows* rows = nullptr);
