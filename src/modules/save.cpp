@@ -78,16 +78,27 @@ void from_json(const Json& json, std::optional<std::int64_t>& value) {
   if (!json.is_null()) from_json(json, value.emplace());
 }
 
+// Options that have their defaults are not named.
 template <class Layer>
 Json describe_layer(const Layer& layer) {
+  using Options = typename modules::OptionsOf<Layer>::type;
   Json json = {{"kind", Layer::kind}};
-  const auto add = [&](const char* name, const auto& value) { json[name] = to_json(value); };
-  if constexpr (modules::has_weights<Layer>) {
-    auto options = layer.options();
+  std::vector<Json> defaults;
+  const auto collect = [&](const char*, const auto& value) { defaults.push_back(to_json(value)); };
+  std::size_t next = 0;
+  const auto add = [&](const char* name, const auto& value) {
+    Json own = to_json(value);
+    if (own != defaults[next++]) json[name] = std::move(own);
+  };
+  if constexpr (requires(Options options) { modules::for_each_option(options, add); }) {
+    Options plain{}, options = [&] {
+      if constexpr (modules::has_weights<Layer>)
+        return layer.options();
+      else
+        return layer;
+    }();
+    modules::for_each_option(plain, collect);
     modules::for_each_option(options, add);
-  } else if constexpr (requires(Layer copy) { modules::for_each_option(copy, add); }) {
-    Layer copy = layer;
-    modules::for_each_option(copy, add);
   }
   return json;
 }
