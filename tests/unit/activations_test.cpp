@@ -144,7 +144,7 @@ TEST(Activations, LogSoftmaxIsNearTheMathematics) {
     for (std::size_t k = 0; k < x.size(); ++k) {
       const long double exact = x[k] - largest - std::log(sum);
       // Half a place of the result's, and what the doubles lose beside 1.
-      const long double place = std::ldexp(1.0L, std::ilogb(static_cast<double>(exact)) - 23);
+      const long double place = exact == 0 ? 0 : std::ldexp(1.0L, std::ilogb(exact) - 23);
       const long double error = std::fabs(y[k] - exact) / (place + 1e-14L);
       if (error > worst) worst = error, at = y[k];
     }
