@@ -4,7 +4,7 @@
 // kernels.h, and by scalar.cpp, whose bits they repeat.
 //
 // S has:
-//   F, I, A                  16 floats; 16 int32; 4 activations, broadcast
+//   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   tile_blocks_qint8        blocks whose int8 sums are held together: 4, or 2 where four spill
@@ -21,7 +21,8 @@
 //   fill_byte(p)             sixteen times the byte that stands for 0
 //   exp2_of(F)               2^(n/8) from the bits of a float whose low bits hold n; see gates.h
 //   broadcast(q)             A of 4 bytes
-//   dot(I& sum, w, A)        adds the products of 64 weight bytes at w
+//   load_weights(p)          W, aligned
+//   dot(I& sum, W, A)        adds the products
 #pragma once
 
 #include "kernels/gates.h"
@@ -100,11 +101,14 @@ struct SimdKernels {
         for (int b = first; b < first + count; ++b) sums[m][b] = S::zero_int();
       for (int g = 0; g < groups; ++g) {
         const std::int8_t* lines = w + std::ptrdiff_t{g} * NB * line;
+        typename S::W weights[count];
+#pragma GCC unroll 4
+        for (int b = 0; b < count; ++b) weights[b] = S::load_weights(lines + (first + b) * line);
 #pragma GCC unroll 6
         for (int m = 0; m < MR; ++m) {
           const typename S::A a = S::broadcast(q + m * stride + std::ptrdiff_t{g} * input_group);
 #pragma GCC unroll 4
-          for (int b = first; b < first + count; ++b) S::dot(sums[m][b], lines + b * line, a);
+          for (int b = 0; b < count; ++b) S::dot(sums[m][first + b], weights[b], a);
         }
       }
     }
@@ -160,14 +164,14 @@ struct SimdKernels {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
         const typename S::A a1 = S::broadcast(q + static_cast<std::ptrdiff_t>(g + 1) * input_group);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], w + (g * std::ptrdiff_t{NB} + b) * line, a0);
+        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(odd[b], w + ((g + 1) * std::ptrdiff_t{NB} + b) * line, a1);
+        for (int b = 0; b < NB; ++b) S::dot(odd[b], S::load_weights(w + ((g + 1) * std::ptrdiff_t{NB} + b) * line), a1);
       }
       if (g < groups) {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], w + (g * std::ptrdiff_t{NB} + b) * line, a0);
+        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
       }
 #pragma GCC unroll 4
       for (int b = 0; b < NB; ++b) sums[0][b] = S::add_int(sums[0][b], odd[b]);
