@@ -22,6 +22,7 @@ struct Avx2 {
   static constexpr int tile_rows = 1;          // the 64 sums of one row take eight of the sixteen registers
   static constexpr int tile_blocks_qint8 = 2;  // each sum needs a register for its products as well
   static constexpr int sum_streams = 1;
+  static constexpr bool side_products = false;
 
   static F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
   static void store(float* p, F v) {

@@ -16,6 +16,7 @@ struct Avx512Vnni {
   static constexpr int tile_rows = 6;            // 24 registers of sums, 4 of weights, 1 of activations
   static constexpr int tile_blocks_qint8 = most_panel_blocks;
   static constexpr int sum_streams = 2;
+  static constexpr bool side_products = true;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }

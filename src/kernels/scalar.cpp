@@ -214,6 +214,7 @@ constexpr KernelTable scalar_table = {
     .name = "scalar",
     .required_features = 0,
     .activation_offset = 0,
+    .side_products = false,
     .quantize_rows = quantize_rows,
     .projects = {project<dot_float32>, project<dot_float16>, project<dot_qint8>},
     .steps = {{step<Cell::lstm, dot_float32>, step<Cell::lstm, dot_float16>, step<Cell::lstm, dot_qint8>},

@@ -8,10 +8,10 @@
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   tile_blocks_qint8        blocks whose int8 sums are held together: 4, or 2 where four spill
-//   sum_streams              1, or 2 to sum even and odd groups apart where one row alone is bound by latency
-//   load, store (unaligned), load_first, store_first (the first n lanes, 0 < n < 16; the rest reads as zero)
-//   load_half                16 halves, exactly
-//   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
+//   side_products            see KernelTable; needs registers for the sums of two panels and of side_rows
+//   rows sum_streams              1, or 2 to sum even and odd groups apart where one row alone is bound by
+//   latency load, store (unaligned), load_first, store_first (the first n lanes, 0 < n < 16; the rest reads
+//   as zero) load_half                16 halves, exactly set1, add, sub, mul, div, fma(a, b, c) = a*b + c
 //   min, max                 of two numbers, for finite ones
 //   clamp(x, limit)          to [-limit, limit]; NaN stays NaN
 //   relu(x)                  x < 0 ? 0 : x
@@ -24,6 +24,8 @@
 //   load_weights(p)          W, aligned
 //   dot(I& sum, W, A)        adds the products
 #pragma once
+
+#include <type_traits>
 
 #include "kernels/gates.h"
 #include "kernels/kernels.h"
@@ -137,6 +139,13 @@ struct SimdKernels {
       } else {
         sum(sums, q, rows.stride, weights, groups);
       }
+      to_float(y, sums, w, rows, r, panel, addend);
+    }
+
+    // Sums of a panel's products, back in float.
+    template <int MR, int NB, class Addends>
+    static void to_float(F (&y)[MR][NB], const I (&sums)[MR][NB], const MatrixView& w, const Rows& rows,
+                         int r, int panel, const Addends& addend) {
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(panel) * w.panel_rows();
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m) {
@@ -164,19 +173,112 @@ struct SimdKernels {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
         const typename S::A a1 = S::broadcast(q + static_cast<std::ptrdiff_t>(g + 1) * input_group);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
+        for (int b = 0; b < NB; ++b)
+          S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(odd[b], S::load_weights(w + ((g + 1) * std::ptrdiff_t{NB} + b) * line), a1);
+        for (int b = 0; b < NB; ++b)
+          S::dot(odd[b], S::load_weights(w + ((g + 1) * std::ptrdiff_t{NB} + b) * line), a1);
       }
       if (g < groups) {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
+        for (int b = 0; b < NB; ++b)
+          S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
       }
 #pragma GCC unroll 4
       for (int b = 0; b < NB; ++b) sums[0][b] = S::add_int(sums[0][b], odd[b]);
     }
   };
+
+  // ---- A step of one row with a product on the side ----
+
+  // Sums of one row with `panels` panels of `gates` blocks, and, while these weights stream in, of side_rows
+  // rows with one block.
+  template <int panels, int gates>
+  static void sum_with_side(I (*sums)[1][gates], const std::uint8_t* q, const std::int8_t* w, int groups,
+                            I (&side)[side_rows], const std::uint8_t* x, std::ptrdiff_t x_stride,
+                            const std::int8_t* side_w, std::ptrdiff_t side_step, int side_groups) {
+    constexpr std::ptrdiff_t line = block_rows * input_group;
+    const std::ptrdiff_t panel_bytes = groups * gates * line;
+#pragma GCC unroll 2
+    for (int p = 0; p < panels; ++p)
+#pragma GCC unroll 4
+      for (int b = 0; b < gates; ++b) sums[p][0][b] = S::zero_int();
+#pragma GCC unroll 8
+    for (int r = 0; r < side_rows; ++r) side[r] = S::zero_int();
+
+    const auto own = [&](int g) __attribute__((always_inline)) {
+      const typename S::A a = S::broadcast(q + std::ptrdiff_t{g} * input_group);
+#pragma GCC unroll 2
+      for (int p = 0; p < panels; ++p)
+#pragma GCC unroll 4
+        for (int b = 0; b < gates; ++b)
+          S::dot(sums[p][0][b], S::load_weights(w + p * panel_bytes + (g * std::ptrdiff_t{gates} + b) * line),
+                 a);
+    };
+    const auto other = [&](int g) __attribute__((always_inline)) {
+      const typename S::W weights = S::load_weights(side_w + g * side_step);
+#pragma GCC unroll 8
+      for (int r = 0; r < side_rows; ++r)
+        S::dot(side[r], weights, S::broadcast(x + r * x_stride + std::ptrdiff_t{g} * input_group));
+    };
+    const int both = groups < side_groups ? groups : side_groups;
+    for (int g = 0; g < both; ++g) {
+      own(g);
+      other(g);
+    }
+    for (int g = both; g < groups; ++g) own(g);
+    for (int g = both; g < side_groups; ++g) other(g);
+  }
+
+  // All panels of a step of one row, in pairs, each with a block of the side product; then what is left of
+  // that. finish(panel, gates) takes the gates of a panel.
+  template <int gates, class Addends, class Finish>
+  static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
+    const MatrixView& w = a.weights;
+    const SideProduct& side = *a.side;
+    const int groups = (w.inputs + input_group - 1) / input_group;
+    const int side_groups = (side.weights.inputs + input_group - 1) / input_group;
+    int block = side.block_begin;
+    const auto run = [&]<int panels>(int panel) __attribute__((always_inline)) {
+      constexpr std::ptrdiff_t line = block_rows * input_group;
+      I sums[panels > 0 ? panels : 1][1][gates], side_sums[side_rows];
+      const bool has_side = block < side.block_end;
+      const std::ptrdiff_t side_panel = block / side.weights.panel_blocks;
+      const std::int8_t* side_w =
+          static_cast<const std::int8_t*>(side.weights.weights) +
+          (side_panel * side_groups * side.weights.panel_blocks + block % side.weights.panel_blocks) * line;
+      sum_with_side<panels, gates>(
+          sums, a.rows.q,
+          static_cast<const std::int8_t*>(w.weights) + std::ptrdiff_t{panel} * groups * gates * line,
+          panels > 0 ? groups : 0, side_sums, side.rows.q, side.rows.stride, side_w,
+          side.weights.panel_blocks * line, has_side ? side_groups : 0);
+#pragma GCC unroll 2
+      for (int p = 0; p < panels; ++p) {
+        F y[1][gates];
+        Qint8::to_float(y, sums[p], w, a.rows, 0, panel + p, addend_of(panel + p));
+        finish(panel + p, y[0]);
+      }
+      if (!has_side) return;
+      const std::ptrdiff_t n = std::ptrdiff_t{block} * block_rows;
+      const F scale = S::load(side.weights.scale + n), bias = S::load(side.bias + n);
+      const I row_sum = S::load_int(side.weights.row_sum + n);
+#pragma GCC unroll 8
+      for (int r = 0; r < side_rows; ++r) {
+        const RowQuantization by = side.rows.quantization[r];
+        const I zero_point = S::set1_int(by.zero_point + S::activation_offset);
+        const I whole = S::sub_int(side_sums[r], S::mul_int(zero_point, row_sum));
+        S::store(side.y + r * side.y_stride + n,
+                 S::fma(S::to_float(whole), S::mul(S::set1(by.scale), scale), bias));
+      }
+      ++block;
+    };
+    const int count = a.panel_end - a.panel_begin;
+    for (int i = 0; i + 2 <= count; i += 2)
+      run.template operator()<2>(a.backward ? a.panel_end - 2 - i : a.panel_begin + i);
+    if (count % 2 == 1) run.template operator()<1>(a.backward ? a.panel_begin : a.panel_end - 1);
+    while (block < side.block_end) run.template operator()<0>(a.panel_begin);
+  }
 
   // float, or halves as uint16.
   template <class Weight>
@@ -327,42 +429,69 @@ struct SimdKernels {
     return S::div(S::sub(one, e), S::add(one, e));
   }
 
+  // Panel i of a step.
+  static int panel_at(const StepArgs& a, int i) {
+    return a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
+  }
+
+  static void finish_lstm(const StepArgs& a, int panel, int row, const F (&gates)[4]) {
+    const int unit = panel * block_rows;
+    float* c_row = a.state + row * a.state_stride + unit;
+    F c = S::load(c_row), h;
+    lstm_gates(gates, c, h);
+    S::store(c_row, c);
+    store_columns(a.h + row * a.h_stride + unit, h, a.hidden_size - unit);
+  }
+
   template <class Product>
   static void lstm_step(const StepArgs& a) {
-    for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
-      const int unit = panel * block_rows;
-      const float* pre = a.pre + std::ptrdiff_t{panel} * 4 * block_rows;
+    const auto addend = [&](int panel, int r) {
+      return Addend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 4 * block_rows, a.pre_stride};
+    };
+    if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
+      if (a.side != nullptr)
+        return panels_with_side<4>(
+            a, [&](int panel) { return addend(panel, 0); },
+            [&](int panel, const F(&gates)[4]) { finish_lstm(a, panel, 0, gates); });
+    }
+    for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
+      const int panel = panel_at(a, i);
       for_tiles(a.rows.count, [&]<int MR>(int r) {
         F gates[MR][4];
-        Product::product(gates, a.weights, a.rows, r, panel, Addend{pre + r * a.pre_stride, a.pre_stride});
-        for (int m = 0; m < MR; ++m) {
-          float* c_row = a.state + (r + m) * a.state_stride + unit;
-          F c = S::load(c_row), h;
-          lstm_gates(gates[m], c, h);
-          S::store(c_row, c);
-          store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
-        }
+        Product::product(gates, a.weights, a.rows, r, panel, addend(panel, r));
+        for (int m = 0; m < MR; ++m) finish_lstm(a, panel, r + m, gates[m]);
       });
     }
   }
 
+  static void finish_gru(const StepArgs& a, int panel, int row, const F (&gates)[3]) {
+    const int unit = panel * block_rows;
+    float* state = a.state + row * a.state_stride + unit;
+    const F input_n = S::load(a.pre + row * a.pre_stride + (std::ptrdiff_t{panel} * 3 + 2) * block_rows);
+    const F n = tanh(S::fma(sigmoid(gates[0]), gates[2], input_n));
+    const F h = S::fma(sigmoid(gates[1]), S::sub(S::load(state), n), n);
+    S::store(state, h);
+    store_columns(a.h + row * a.h_stride + unit, h, a.hidden_size - unit);
+  }
+
   template <class Product>
   static void gru_step(const StepArgs& a) {
-    for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
-      const int unit = panel * block_rows;
-      const float* pre = a.pre + std::ptrdiff_t{panel} * 3 * block_rows;
+    const auto addend = [&](int panel, int r) {
+      return GruAddend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 3 * block_rows, a.pre_stride,
+                       a.hidden_bias + panel * block_rows};
+    };
+    if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
+      if (a.side != nullptr)
+        return panels_with_side<3>(
+            a, [&](int panel) { return addend(panel, 0); },
+            [&](int panel, const F(&gates)[3]) { finish_gru(a, panel, 0, gates); });
+    }
+    for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
+      const int panel = panel_at(a, i);
       for_tiles(a.rows.count, [&]<int MR>(int r) {
         F gates[MR][3];
-        Product::product(gates, a.weights, a.rows, r, panel,
-                         GruAddend{pre + r * a.pre_stride, a.pre_stride, a.hidden_bias + unit});
-        for (int m = 0; m < MR; ++m) {
-          float* state = a.state + (r + m) * a.state_stride + unit;
-          const F input_n = S::load(pre + (r + m) * a.pre_stride + 2 * block_rows);
-          const F n = tanh(S::fma(sigmoid(gates[m][0]), gates[m][2], input_n));
-          const F h = S::fma(sigmoid(gates[m][1]), S::sub(S::load(state), n), n);
-          S::store(state, h);
-          store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
-        }
+        Product::product(gates, a.weights, a.rows, r, panel, addend(panel, r));
+        for (int m = 0; m < MR; ++m) finish_gru(a, panel, r + m, gates[m]);
       });
     }
   }
@@ -396,6 +525,7 @@ constexpr KernelTable simd_table(const char* name, std::uint32_t required_featur
       .name = name,
       .required_features = required_features,
       .activation_offset = S::activation_offset,
+      .side_products = S::side_products,
       .quantize_rows = K::quantize_rows,
       .projects = {K::template project<Float32>, K::template project<Float16>, K::template project<Qint8>},
       .steps = {{K::template lstm_step<Float32>, K::template lstm_step<Float16>,
