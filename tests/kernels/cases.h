@@ -133,8 +133,7 @@ class Weights {
   }
   static reference::Matrix random_matrix(Random& random, Format format, int rows, int inputs) {
     if (format == Format::qint8) return random_integers(random, rows, inputs);
-    if (format == Format::float32)
-      return reference::FloatMatrix{random_floats(random, rows, inputs), inputs};
+    if (format == Format::float32) return reference::FloatMatrix{random_floats(random, rows, inputs), inputs};
     std::vector<float> values = random_floats(random, rows, inputs);
     for (float& value : values)  // one in sixteen a subnormal half, or among the largest
       if (random.integer(0, 15) == 0) value = std::ldexp(value, random.integer(0, 3) == 0 ? 12 : -18);

@@ -23,8 +23,9 @@ std::uint16_t half_of(float value) {
   if (std::isnan(value)) return static_cast<std::uint16_t>(sign + 0x7e00);
   const double magnitude = std::fabs(static_cast<double>(value));
   if (std::isinf(magnitude)) return static_cast<std::uint16_t>(sign + 0x7c00);
-  int exponent = -14;  // of the smallest normal half; what is below has its spacing
-  while (std::ldexp(1.0, exponent + 1) <= magnitude) ++exponent;
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  exponent = exponent - 1 > -14 ? exponent - 1 : -14;  // below the smallest normal half its spacing stays
   // A whole number of the spacing; 1024 of them are a power of two, where bits go on counting.
   const double units = std::nearbyint(magnitude / std::ldexp(1.0, exponent - 10));
   const double bits = (exponent + 14) * 1024.0 + units;
@@ -99,8 +100,7 @@ QuantizedMatrix quantize_weights(std::span<const float> weight, std::int64_t inp
 FloatMatrix round_to_half(std::span<const float> weight, std::int64_t inputs) {
   FloatMatrix result;
   result.inputs = inputs;
-  for (const float value : weight)
-    result.values.push_back(static_cast<float>(value_of_half(half_of(value))));
+  for (const float value : weight) result.values.push_back(static_cast<float>(value_of_half(half_of(value))));
   return result;
 }
 
@@ -177,7 +177,7 @@ GruState gru_cell(std::span<const float> gates, std::span<const float> input_n,
     const double before = h[unit];
     const double n = std::tanh(r * hn + xn);
     next.h.push_back(z * (before - n) + n);
-    next.largest.push_back(std::fmax(1.0, std::fmax(std::fabs(hn), std::fabs(before))));
+    next.largest.push_back(std::fmax(1.0, std::fmax(std::fabs(hn), std::fabs(before - n))));
   }
   return next;
 }

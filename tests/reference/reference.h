@@ -69,7 +69,8 @@ struct LstmState {
   std::vector<double> output_gate;  // h is output_gate * tanh(c)
 };
 
-// What it gives a GRU [hidden_size]. The bound is relative to the largest of 1, |hn| and |h|.
+// What it gives a GRU [hidden_size]. The bound is relative to the largest of 1 and what the gates multiply:
+// |hn| and |h - n|.
 struct GruState {
   std::vector<double> h;
   std::vector<double> largest;
