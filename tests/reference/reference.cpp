@@ -23,9 +23,8 @@ std::uint16_t half_of(float value) {
   if (std::isnan(value)) return static_cast<std::uint16_t>(sign + 0x7e00);
   const double magnitude = std::fabs(static_cast<double>(value));
   if (std::isinf(magnitude)) return static_cast<std::uint16_t>(sign + 0x7c00);
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);
-  exponent = exponent - 1 > -14 ? exponent - 1 : -14;  // below the smallest normal half its spacing stays
+  const double smallest = std::ldexp(1.0, -14);  // normal half; below it the spacing stays
+  const int exponent = magnitude < smallest ? -14 : std::ilogb(magnitude);
   // A whole number of the spacing; 1024 of them are a power of two, where bits go on counting.
   const double units = std::nearbyint(magnitude / std::ldexp(1.0, exponent - 10));
   const double bits = (exponent + 14) * 1024.0 + units;
