@@ -19,12 +19,6 @@ namespace fourfold::kernels::test {
 
 // ---- Sizes ----
 
-inline std::vector<int> range_with(int last, std::initializer_list<int> more) {
-  std::vector<int> sizes;
-  for (int size = 1; size <= last; ++size) sizes.push_back(size);
-  sizes.insert(sizes.end(), more);
-  return sizes;
-}
 inline const std::vector<int> input_sizes = range_with(70, {127, 128, 129, 130, 255, 256, 257, 384, 1000});
 inline const std::vector<int> hidden_sizes = range_with(70, {96, 100, 128, 129});
 inline const std::vector<int> row_counts = range_with(13, {16, 17});

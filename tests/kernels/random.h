@@ -1,4 +1,4 @@
-// Seeded numbers, the same on every machine, and rows of values of many kinds.
+// What sweeps are made of: sizes, seeded numbers, the same on every machine, and rows of values of many kinds.
 #pragma once
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
 #include <iostream>
 #include <limits>
 #include <vector>
@@ -13,6 +14,14 @@
 namespace fourfold::kernels::test {
 
 inline std::size_t to_size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
+
+// 1 to `last`, and more.
+inline std::vector<int> range_with(int last, std::initializer_list<int> more) {
+  std::vector<int> sizes;
+  for (int size = 1; size <= last; ++size) sizes.push_back(size);
+  sizes.insert(sizes.end(), more);
+  return sizes;
+}
 
 // ---- Random numbers ----
 
