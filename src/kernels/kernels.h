@@ -132,10 +132,10 @@ struct StepArgs {
   int hidden_size;
   int panel_begin;
   int panel_end;
-  bool relu;      // of an RNN: relu, not tanh
-  bool backward;  // the last panel first: what the step before left in cache is used first
-  NextRow next;
-  const SideProduct* side;  // or null; for one int8 row of an LSTM or GRU, where the table has side products
+  bool relu = false;      // of an RNN: relu, not tanh
+  bool backward = false;  // the last panel first: what the step before left in cache is used first
+  NextRow next = {};
+  const SideProduct* side = nullptr;  // for one int8 row of an LSTM or GRU, where the table has side products
 };
 
 // One instruction set. All members are plain data, set before any code runs.
