@@ -1,4 +1,5 @@
-// What sweeps are made of: sizes, seeded numbers, the same on every machine, and rows of values of many kinds.
+// What sweeps are made of: sizes, seeded numbers, the same on every machine, and rows of values of many
+// kinds.
 #pragma once
 
 #include <algorithm>
