@@ -21,7 +21,6 @@ class Golden : public SettingsTest {};
 struct GoldenCase {
   std::string name;
   LayerOptions options;
-  bool unbatched;
   StateDict weights;
   StateDict tensors;  // input, h0, c0, lengths; output, h_n, c_n
   Lengths lengths;
@@ -76,7 +75,6 @@ std::vector<GoldenCase> layer_cases() {
     if (kind == "Embedding" || kind == "EmbeddingBag") continue;
     GoldenCase c{.name = description.at("name"),
                  .options = layer_options(kind, description.at("options")),
-                 .unbatched = description.at("unbatched"),
                  .weights = {},
                  .tensors = {},
                  .lengths = {}};
@@ -113,31 +111,21 @@ double distance(float a, double b) {
 
 // ---- Sequences out of a case ----
 
-// Sequence b as [its length, 1, features]; a Linear's or a cell's row as one step.
+// Sequence b as [its length, 1, features]; a cell's row as one step.
 Tensor input_of(const GoldenCase& c, const Tensor& tensor, std::int64_t b) {
-  const std::int64_t width = tensor.size(-1);
-  if (is_cell(c.options.kind))
-    return Tensor({1, 1, width}, values(tensor).subspan(static_cast<std::size_t>(b * width),
-                                                        static_cast<std::size_t>(width)));
-  const Tensor batched = c.unbatched             ? reshaped(tensor, {tensor.size(0), 1, width})
-                         : c.options.batch_first ? transposed(tensor)
-                                                 : tensor;
-  const std::int64_t length = c.lengths.empty() ? batched.size(0) : c.lengths[static_cast<std::size_t>(b)];
-  return steps_of(sequence_of(batched, b), 0, length);
+  const Tensor all = in_time_order(c.options, tensor);
+  const std::int64_t length = c.lengths.empty() ? all.size(0) : c.lengths[static_cast<std::size_t>(b)];
+  return steps_of(sequence_of(all, b), 0, length);
 }
-std::int64_t sequences_of(const GoldenCase& c) {
-  if (c.unbatched) return 1;
-  return is_cell(c.options.kind) || c.options.batch_first ? c.input().size(0) : c.input().size(1);
-}
+std::int64_t sequences_of(const GoldenCase& c) { return in_time_order(c.options, c.input()).size(1); }
 
 // The states of sequence b as [states, 1, size]; zeros where none are given.
 LayerState state_of(const GoldenCase& c, const LayerState& state, std::int64_t b) {
   const LayerOptions& o = c.options;
-  const auto one = [&](const Tensor& tensor, std::int64_t size) {
-    if (tensor.numel() == 0) return Tensor({o.states(), 1, size});
-    return sequence_of(reshaped(tensor, {o.states(), tensor.numel() / o.states() / size, size}), b);
-  };
-  return {one(state.h, o.state_size()), is_lstm(o.kind) ? one(state.c, o.hidden_size) : Tensor()};
+  const LayerState given = in_layer_order(o, state);
+  if (given.h.numel() > 0) return sequence_of(given, b);
+  return {Tensor({o.states(), 1, o.state_size()}),
+          is_lstm(o.kind) ? Tensor({o.states(), 1, o.hidden_size}) : Tensor()};
 }
 
 // ---- Float32 weights ----

@@ -159,6 +159,25 @@ inline LayerOutput run(const AnyLayer& layer, const Tensor& input, const LayerSt
   return std::visit(call, layer);
 }
 
+// Calls action(layer), of its own type, unless that is a Linear.
+template <class Action>
+void with_recurrent(const AnyLayer& layer, const Action& action) {
+  std::visit(
+      [&]<class L>(const L& l) {
+        if constexpr (!std::is_same_v<L, Linear>) action(l);
+      },
+      layer);
+}
+
+// Names and bits; any NaN equals any.
+inline testing::AssertionResult same_state(const StateDict& expected, const StateDict& actual) {
+  if (listing(expected) != listing(actual)) return testing::AssertionFailure() << listing(actual);
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    if (const auto same = same_bits(expected[i].tensor, actual[i].tensor); !same)
+      return testing::AssertionFailure() << expected[i].name << ", " << same.message();
+  return testing::AssertionSuccess();
+}
+
 // The same elements in another shape.
 inline Tensor reshaped(const Tensor& tensor, std::vector<std::int64_t> shape) {
   return Tensor(std::move(shape), values(tensor));
@@ -174,9 +193,54 @@ inline Tensor transposed(const Tensor& tensor) {
   return result;
 }
 
+// ---- One form for all layouts ----
+
+// An input or output as [time, batch, size], whether it came batch first, without a batch, or, of a cell or a
+// Linear, as rows.
+inline Tensor in_time_order(const LayerOptions& o, const Tensor& tensor) {
+  const std::int64_t size = tensor.size(-1);
+  if (is_cell(o.kind) || o.kind == LayerKind::linear)
+    return reshaped(tensor, {1, tensor.numel() / size, size});
+  if (tensor.dim() == 2) return reshaped(tensor, {tensor.size(0), 1, size});
+  return o.batch_first ? transposed(tensor) : tensor;
+}
+// And back; without a batch where that is wanted, which must be of one sequence then.
+inline Tensor as_given(const LayerOptions& o, const Tensor& tensor, bool unbatched) {
+  const std::int64_t steps = tensor.size(0), batch = tensor.size(1), size = tensor.size(2);
+  if (is_cell(o.kind) || o.kind == LayerKind::linear)
+    return unbatched ? reshaped(tensor, {size}) : reshaped(tensor, {batch, size});
+  if (unbatched) return reshaped(tensor, {steps, size});
+  return o.batch_first ? transposed(tensor) : tensor;
+}
+
+// A state as [states, batch, size] each.
+inline LayerState in_layer_order(const LayerOptions& o, const LayerState& state) {
+  const auto one = [&](const Tensor& tensor) {
+    const std::int64_t size = tensor.size(-1);
+    return size == 0 ? Tensor() : reshaped(tensor, {o.states(), tensor.numel() / o.states() / size, size});
+  };
+  return {one(state.h), one(state.c)};
+}
+inline LayerState as_given(const LayerOptions& o, const LayerState& state, bool unbatched) {
+  const auto one = [&](const Tensor& tensor) {
+    if (tensor.dim() != 3) return Tensor();
+    std::vector<std::int64_t> shape = {tensor.size(2)};
+    if (!unbatched) shape.insert(shape.begin(), tensor.size(1));
+    if (!is_cell(o.kind)) shape.insert(shape.begin(), tensor.size(0));
+    return reshaped(tensor, shape);
+  };
+  return {one(state.h), one(state.c)};
+}
+
+inline LayerOutput in_order(const LayerOptions& o, const LayerOutput& result) {
+  return {result.output.numel() == 0 ? Tensor() : in_time_order(o, result.output),
+          in_layer_order(o, result.state)};
+}
+
 // Sequence b of a batch, as a batch of one.
 inline LayerState sequence_of(const LayerState& state, std::int64_t b) {
-  return {sequence_of(state.h, b), state.c.dim() == 3 ? sequence_of(state.c, b) : Tensor()};
+  return {state.h.dim() == 3 ? sequence_of(state.h, b) : Tensor(),
+          state.c.dim() == 3 ? sequence_of(state.c, b) : Tensor()};
 }
 
 // State `index`, of one layer and direction.
