@@ -134,6 +134,8 @@ Json describe_tree(const ModuleTree& tree, int depth) {
     throw InvalidArgument("modules are nested deeper than " + std::to_string(deepest_tree));
   Json json = {{"kind", tree.sequential ? sequential_kind : group_kind}};
   if (!tree.sequential) json["type"] = tree.type;
+  if (tree.children.size() > most_entries)
+    throw InvalidArgument("a module has more than " + std::to_string(most_entries) + " others");
   Json children = Json::object();
   for (const ModuleTree& child : tree.children) {
     if (child.name.empty()) throw InvalidArgument("a module's name must not be empty");
@@ -282,38 +284,36 @@ class Builder {
 // compares a key with all before it, and then takes the last of two equal ones.
 class Watch {
  public:
-  bool operator()(int depth, Json::parse_event_t event, const Json& parsed) {
+  void operator()(int depth, Json::parse_event_t event, const Json& parsed) {
     using Event = Json::parse_event_t;
     if (depth > 2 * deepest_tree + 8) throw Error("nested too deep");
-    if (event == Event::object_start || event == Event::array_start) open_.emplace_back();
-    if (event == Event::object_end || event == Event::array_end) open_.pop_back();
-    if (event != Event::key && event != Event::value) return true;
-    if (open_.empty()) return true;
-    Level& level = open_.back();
-    if (event == Event::key && !level.keys.insert(parsed.get<std::string>()).second)
+    if (event == Event::object_start) keys_.emplace_back();
+    if (event == Event::object_end) keys_.pop_back();
+    if (event != Event::key) return;
+    if (!keys_.back().insert(parsed.get<std::string>()).second)
       throw Error("the key " + shown(parsed) + " comes twice");
-    if (++level.entries > 2 * most_entries)  // a key and its value are two
-      throw Error("an object or a list holds more than " + std::to_string(most_entries) + " entries");
-    return true;
+    if (keys_.back().size() > most_entries)
+      throw Error("an object holds more than " + std::to_string(most_entries) + " entries");
   }
 
  private:
-  struct Level {
-    std::set<std::string> keys;
-    int entries = 0;
-  };
-  std::vector<Level> open_;
+  std::vector<std::set<std::string>> keys_;  // of the objects that are open
 };
 
 }  // namespace
 
 std::string description_of(const ModuleTree& tree) {
   const Json description = {{"version", format_version}, {"model", describe_tree(tree, 0)}};
+  std::string text;
   try {
-    return description.dump();
+    text = description.dump();
   } catch (const Json::type_error&) {
     throw InvalidArgument("the name of a module or a tensor is not UTF-8");
   }
+  if (text.size() > longest_description)
+    throw InvalidArgument("the description of the modules passes " + std::to_string(longest_description) +
+                          " bytes");
+  return text;
 }
 
 Json parse_description(const std::string& text) {
@@ -324,7 +324,8 @@ Json parse_description(const std::string& text) {
   try {
     Watch watch;
     json = Json::parse(
-        text, [&](int depth, Json::parse_event_t event, Json& parsed) { return watch(depth, event, parsed); },
+        text,
+        [&](int depth, Json::parse_event_t event, Json& parsed) { return watch(depth, event, parsed), true; },
         /*allow_exceptions=*/false);
   } catch (const Error& error) {
     throw Error(where + "cannot be read: " + error.what());

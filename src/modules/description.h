@@ -15,10 +15,11 @@ inline constexpr const char* description_key = "fourfold";
 
 // Far past any model: what a hostile file says must exhaust neither the stack nor patience.
 inline constexpr int deepest_tree = 200;
-inline constexpr int most_entries = 10'000;  // of one object or list
+inline constexpr std::size_t most_entries = 10'000;  // of one object
 inline constexpr std::size_t longest_description = std::size_t{16} << 20;
 
-// Throws InvalidArgument where a name is not UTF-8, or where a module's is empty or that of a sibling.
+// Throws InvalidArgument where a name is not UTF-8, where a module's is empty or that of a sibling, and where
+// these limits are passed.
 std::string description_of(const ModuleTree& tree);
 
 // The tree that a description holds: an object with a kind, and no more is promised. Throws Error.
