@@ -2,9 +2,6 @@
 // draws from the same seed.
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +10,7 @@
 
 #include "base/cpu.h"
 #include "fourfold/fourfold.h"
+#include "measure.h"
 #include "output.h"
 #include "verbs.h"
 
@@ -82,57 +80,6 @@ FileBytes measure_files(const LstmForDemonstration& float_lstm, const LstmForDem
   return {fs::file_size(float_path), fs::file_size(quantized_path)};
 }
 
-struct Latencies {
-  double float32, qint8;  // microseconds, medians
-};
-
-// Both models in turn, so that what else the machine does falls on both alike.
-Latencies measure(const LstmForDemonstration& float_lstm, const LstmForDemonstration& quantized_lstm,
-                  const fourfold::Tensor& inputs, const fourfold::LstmState& hidden) {
-  using Clock = std::chrono::steady_clock;
-  constexpr int at_least = 15, at_most = 5000;
-  constexpr auto budget = std::chrono::seconds(2);
-  const auto one = [&](const LstmForDemonstration& model) {
-    const auto start = Clock::now();
-    model.lstm(inputs, hidden);
-    return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-  };
-  one(float_lstm), one(quantized_lstm);
-  std::vector<double> float_times, quantized_times;
-  const auto start = Clock::now();
-  for (int i = 0; i < at_most && (i < at_least || Clock::now() - start < budget); ++i) {
-    // A model that is called again and again finds its weights in cache; a stranger's call between would not.
-    one(float_lstm);
-    float_times.push_back(one(float_lstm));
-    one(quantized_lstm);
-    quantized_times.push_back(one(quantized_lstm));
-  }
-  const auto median = [](std::vector<double>& times) {
-    const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
-    std::nth_element(times.begin(), middle, times.end());
-    return *middle;
-  };
-  return {median(float_times), median(quantized_times)};
-}
-
-struct Accuracy {
-  double float32, qint8, difference;  // mean absolute values
-};
-
-Accuracy compare(const fourfold::Tensor& float_output, const fourfold::Tensor& quantized_output) {
-  Accuracy sum{0, 0, 0};
-  const float* a = float_output.data<float>();
-  const float* b = quantized_output.data<float>();
-  const auto count = float_output.numel();
-  for (std::int64_t i = 0; i < count; ++i) {
-    sum.float32 += std::abs(double{a[i]});
-    sum.qint8 += std::abs(double{b[i]});
-    sum.difference += std::abs(double{a[i]} - double{b[i]});
-  }
-  const auto n = static_cast<double>(count);
-  return {sum.float32 / n, sum.qint8 / n, sum.difference / n};
-}
-
 // Refuses what would not fit this machine's memory in any case, before half of it is taken.
 void require_memory(const Options& o) {
   constexpr double gigabyte = 1e9, most = 8 * gigabyte;
@@ -181,19 +128,19 @@ int run(const Options& o) {
   say("3. Size\nmodel:  fp32  \t Size (KB): {}\nmodel:  int8  \t Size (KB): {}\n{:.2f} times smaller\n\n",
       static_cast<double>(float_bytes) / 1e3, static_cast<double>(quantized_bytes) / 1e3, smaller);
 
-  const Latencies latency = measure(float_lstm, quantized_lstm, inputs, hidden);
+  const Latencies latency =
+      measure_in_turn([&] { float_lstm.lstm(inputs, hidden); }, [&] { quantized_lstm.lstm(inputs, hidden); });
   say("4. Latency (median of one call)\nFloating point FP32: {:.2f} µs\nQuantized INT8:      {:.2f} µs\n"
       "{:.2f} times faster\n\n",
-      latency.float32, latency.qint8, latency.float32 / latency.qint8);
+      latency.first, latency.second, latency.first / latency.second);
 
   const auto [float_output, float_hidden] = float_lstm.lstm(inputs, hidden);
   const auto [quantized_output, quantized_hidden] = quantized_lstm.lstm(inputs, hidden);
-  const Accuracy accuracy = compare(float_output, quantized_output);
-  const double percent = accuracy.difference / accuracy.float32 * 100;
+  const Difference accuracy = difference(float_output, quantized_output);
   say("5. Accuracy\nmean absolute value of output tensor values in the FP32 model is {:.5f}\n"
       "mean absolute value of output tensor values in the INT8 model is {:.5f}\n"
       "mean absolute value of the difference between the output tensors is {:.5f} or {:.2f} percent\n",
-      accuracy.float32, accuracy.qint8, accuracy.difference, percent);
+      accuracy.mean_expected, accuracy.mean_actual, accuracy.mean, accuracy.percent);
 
   if (o.json)
     print_json(
@@ -209,14 +156,14 @@ int run(const Options& o) {
          {"model", {{"float32", float_text}, {"qint8", quantized_text}}},
          {"file_bytes", {{"float32", float_bytes}, {"qint8", quantized_bytes}, {"times_smaller", smaller}}},
          {"latency_us",
-          {{"float32", latency.float32},
-           {"qint8", latency.qint8},
-           {"times_faster", latency.float32 / latency.qint8}}},
+          {{"float32", latency.first},
+           {"qint8", latency.second},
+           {"times_faster", latency.first / latency.second}}},
          {"mean_absolute",
-          {{"float32", accuracy.float32},
-           {"qint8", accuracy.qint8},
-           {"difference", accuracy.difference},
-           {"percent", percent}}}});
+          {{"float32", accuracy.mean_expected},
+           {"qint8", accuracy.mean_actual},
+           {"difference", accuracy.mean},
+           {"percent", accuracy.percent}}}});
   flush_output();
   return 0;
 }

@@ -5,7 +5,9 @@
 #include <memory>
 
 #include "formats/formats.h"
+#include "fourfold/error.h"
 #include "fourfold/tensor.h"
+#include "modules/description.h"
 #include "output.h"
 #include "verbs.h"
 
@@ -15,49 +17,67 @@ namespace {
 using fourfold::formats::Listing;
 using fourfold::formats::TensorInfo;
 
-// The layers that a file of ours describes, by dotted name; null where it does not.
-Json layers_of(const Listing& listing) {
-  const auto entry = listing.metadata.find("fourfold");
-  if (entry == listing.metadata.end()) return nullptr;
-  const Json description = Json::parse(entry->second, nullptr, /*allow_exceptions=*/false);
-  if (!description.is_object() || !description.contains("layers")) return nullptr;
-  const Json& layers = description["layers"];
-  return layers.is_object() ? layers : Json(nullptr);
+// Adds the layers of a described tree by dotted name; what is no description is passed over.
+void add_layers(const Json& tree, const std::string& name, Json& layers) {
+  if (!tree.is_object()) return;
+  const auto children = tree.find("children");
+  const auto kind = tree.find("kind");
+  if (children == tree.end() && kind != tree.end() && *kind != "Module" && *kind != "Sequential")
+    layers.get_ref<Json::object_t&>().emplace_back(name, tree);  // layers[name] would look at all before it
+  if (children == tree.end() || !children->is_object()) return;
+  for (const auto& [child, description] : children->items())
+    add_layers(description, name.empty() ? child : name + "." + child, layers);
 }
 
-// "LSTM(input_size=8, hidden_size=8, …)"
+// What a file of ours says of its model: null where it is another's or cannot be read, which `trouble` says.
+Json model_of(const Listing& listing, std::string& trouble) {
+  const auto entry = listing.metadata.find(fourfold::modules::description_key);
+  if (entry == listing.metadata.end()) return nullptr;
+  try {
+    return fourfold::modules::parse_description(entry->second);
+  } catch (const fourfold::Error& error) {
+    trouble = error.what();
+    return nullptr;
+  }
+}
+
+// "LSTM(input_size=8, hidden_size=8)": options that are not named have PyTorch's defaults.
 std::string layer_text(const Json& layer) {
   std::string kind = "?", options;
-  if (!layer.is_object()) return kind;
   for (const auto& [key, value] : layer.items()) {
+    const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
     if (key == "kind") {
-      kind = value.is_string() ? value.get<std::string>() : value.dump();
+      kind = value.is_string() ? value.get<std::string>() : text;
     } else {
-      options += fmt::format("{}{}={}", options.empty() ? "" : ", ", key, value.dump());
+      options += fmt::format("{}{}={}", options.empty() ? "" : ", ", key, text);
     }
   }
   return kind + "(" + options + ")";
 }
 
-Json as_json(const std::string& path, const Listing& listing, const Json& layers) {
+Json as_json(const std::string& path, const Listing& listing, const Json& layers,
+             const std::string& trouble) {
   Json tensors = Json::array();
   for (const TensorInfo& tensor : listing.tensors)
     tensors.push_back({{"name", tensor.name},
                        {"dtype", fourfold::dtype_name(tensor.dtype)},
                        {"shape", tensor.shape},
                        {"bytes", tensor.bytes}});
-  return {{"path", path},     {"format", listing.format},      {"file_bytes", listing.file_bytes},
-          {"layers", layers}, {"tensors", std::move(tensors)}, {"metadata", listing.metadata}};
+  Json json = {{"path", path},     {"format", listing.format},      {"file_bytes", listing.file_bytes},
+               {"layers", layers}, {"tensors", std::move(tensors)}, {"metadata", listing.metadata}};
+  if (!trouble.empty()) json["trouble"] = trouble;
+  return json;
 }
 
-void print_text(const std::string& path, const Listing& listing, const Json& layers) {
-  fmt::print("{}: {}, {} bytes, {} tensors\n", path, listing.format, listing.file_bytes,
+void print_text(const std::string& path, const Listing& listing, const Json& layers,
+                const std::string& trouble) {
+  fmt::print("{}: {}, {} bytes, {} tensors\n", printable(path), listing.format, listing.file_bytes,
              listing.tensors.size());
+  if (!trouble.empty()) fmt::print("\nits layers are not known: {}\n", printable(trouble));
   if (layers.is_object() && !layers.empty()) {
     fmt::print("\n");
     std::vector<std::vector<std::string>> rows;
-    for (const auto& [name, layer] : layers.items())
-      rows.push_back({name.empty() ? "(the model itself)" : name, layer_text(layer)});
+    for (const auto& [name, layer] : layers.items()) rows.push_back({module_name(name), layer_text(layer)});
     print_table({"layer", "kind"}, rows);
   }
   fmt::print("\n");
@@ -86,11 +106,14 @@ Run add_inspect(CLI::App& command) {
   command.add_flag("--json", options->json, "Print JSON");
   return [options] {
     const Listing listing = fourfold::formats::list(options->path);
-    const Json layers = layers_of(listing);
+    std::string trouble;
+    const Json model = model_of(listing, trouble);
+    Json layers = model.is_null() ? Json(nullptr) : Json::object();
+    add_layers(model, "", layers);
     if (options->json)
-      print_json(as_json(options->path, listing, layers));
+      print_json(as_json(options->path, listing, layers, trouble));
     else
-      print_text(options->path, listing, layers);
+      print_text(options->path, listing, layers, trouble);
     flush_output();
     return 0;
   };

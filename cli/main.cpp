@@ -32,6 +32,23 @@ constexpr Verb verbs[] = {
      "  fourfold inspect model.safetensors\n"
      "  fourfold inspect model.safetensors --json",
      cli::add_inspect},
+    {"quantize", "Quantize a model: a file of this library's, or any safetensors checkpoint",
+     "Examples:\n"
+     "  fourfold quantize model.safetensors -o model-int8.safetensors\n"
+     "  fourfold quantize tagger.safetensors -o tagger-int8.safetensors --embedding 'emb*' --leave decoder\n"
+     "  fourfold quantize model.safetensors -o half.safetensors --dtype float16 --only encoder --json",
+     cli::add_quantize},
+    {"run", "Run a model on an npy file",
+     "Examples:\n"
+     "  fourfold run model-int8.safetensors --input x.npy -o y.npy\n"
+     "  fourfold run tagger.safetensors --module lstm --input x.npy --lengths 20,17,5 -o y.npy",
+     cli::add_run},
+    {"compare", "Compare a model with its quantized one: size, latency, accuracy",
+     "Examples:\n"
+     "  fourfold compare model.safetensors model-int8.safetensors --input x.npy\n"
+     "  fourfold compare tagger.safetensors tagger-int8.safetensors --module lstm --input x.npy --threads 2\n"
+     "  fourfold compare model.safetensors model-int8.safetensors --input x.npy --lengths 20,17,5 --json",
+     cli::add_compare},
     {"isa", "Show the instruction sets: what the machine has, and which one is used",
      "Examples:\n"
      "  fourfold isa\n"
@@ -66,16 +83,16 @@ int main(int argc, char** argv) {
     }
     return run();
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "fourfold: {}\n", error.what());
+    fmt::print(stderr, "fourfold: {}\n", cli::printable(error.what()));
     return bad_usage;
   } catch (const fourfold::InvalidArgument& error) {
-    fmt::print(stderr, "fourfold: {}\n", error.what());
+    fmt::print(stderr, "fourfold: {}\n", cli::printable(error.what()));
     return bad_usage;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "fourfold: out of memory\n");
     return failed;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "fourfold: {}\n", error.what());
+    fmt::print(stderr, "fourfold: {}\n", cli::printable(error.what()));
     return failed;
   }
 }

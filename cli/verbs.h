@@ -12,5 +12,8 @@ using Run = std::function<int()>;
 Run add_demo(CLI::App& command);
 Run add_inspect(CLI::App& command);
 Run add_isa(CLI::App& command);
+Run add_quantize(CLI::App& command);
+Run add_run(CLI::App& command);
+Run add_compare(CLI::App& command);
 
 }  // namespace cli

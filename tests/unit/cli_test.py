@@ -2,8 +2,11 @@
 """The command line as a user meets it: cli_test.py PATH_TO_FOURFOLD"""
 
 import json
+import math
 import os
 import pathlib
+import pty
+import random
 import signal
 import struct
 import subprocess
@@ -26,13 +29,57 @@ def run(*arguments, stdout=subprocess.PIPE, **environment):
     )
 
 
-class Cli(unittest.TestCase):
+def write_safetensors(path, tensors, **metadata):
+    """tensors: name -> (dtype, shape, bytes)"""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
+    for name, (dtype, shape, content) in tensors.items():
+        offsets = [len(data), len(data) + len(content)]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+        data += content
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def floats(seed, *shape):
+    """A tensor of values between -1 and 1, for write_safetensors"""
+    numbers = random.Random(seed)
+    values = [numbers.uniform(-1, 1) for _ in range(math.prod(shape))]
+    return "F32", list(shape), struct.pack(f"<{len(values)}f", *values)
+
+
+def write_npy(path, shape, values):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {tuple(shape)!r}, }}".ljust(117) + "\n"
+    content = struct.pack(f"<{len(values)}f", *values)
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + content)
+
+
+def read_npy(path):
+    content = path.read_bytes()
+    start = 10 + struct.unpack("<H", content[8:10])[0]
+    shape = eval(content[10:start])["shape"]  # our own output
+    return shape, struct.unpack(f"<{math.prod(shape)}f", content[start:])
+
+
+def lstm_tensors(prefix="", inputs=6, hidden=40):
+    rows = 4 * hidden
+    shapes = {
+        "weight_ih": (rows, inputs),
+        "weight_hh": (rows, hidden),
+        "bias_ih": (rows,),
+        "bias_hh": (rows,),
+    }
+    return {f"{prefix}{name}_l0": floats(name, *shape) for name, shape in shapes.items()}
+
+
+class Test(unittest.TestCase):
     def refused(self, code, message, *arguments, **environment):
         result = run(*arguments, **environment)
         self.assertEqual(result.returncode, code, (arguments, result))
         self.assertIn(message, result.stdout + result.stderr, arguments)
         return result
 
+
+class Cli(Test):
     def test_demo_prints_the_five_steps(self):
         result = run("demo")
         self.assertEqual(result.returncode, SUCCESS, result.stderr)
@@ -85,27 +132,50 @@ class Cli(unittest.TestCase):
         self.assertEqual([isa["used"] for isa in isas[:-1]], [False] * (len(isas) - 1))
 
     def test_inspect(self):
-        layers = {"lstm": {"kind": "LSTM", "input_size": 3}}
-        header = {
-            "__metadata__": {"fourfold": json.dumps({"version": 1, "layers": layers})},
-            "lstm.bias": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
-            "lstm.weight": {"dtype": "I8", "shape": [2, 3], "data_offsets": [8, 14]},
-        }
-        text = json.dumps(header).encode()
+        lstm = {"kind": "LSTM", "input_size": 3, "hidden_size": 2, "bidirectional": True}
+        children = {"lstm": lstm, "act": {"kind": "Sequential", "children": {"0": {"kind": "ReLU"}}}}
+        model = {"kind": "Module", "type": "Tagger", "children": children}
+        tensors = {"lstm.bias": ("F32", [2], bytes(8)), "lstm.weight": ("I8", [2, 3], bytes(6))}
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "model.safetensors"
-            path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(14))
+            write_safetensors(path, tensors, fourfold=json.dumps({"version": 1, "model": model}))
             result = run("inspect", path)
             self.assertEqual(result.returncode, SUCCESS, result.stderr)
-            for line in ("2 tensors", "LSTM(input_size=3)", "lstm.weight  int8     [2, 3]", "int8: 6 bytes"):
+            for line in (
+                "2 tensors",
+                "lstm   LSTM(input_size=3, hidden_size=2, bidirectional=true)",
+                "act.0  ReLU()",
+                "lstm.weight  int8     [2, 3]",
+                "int8: 6 bytes",
+            ):
                 self.assertIn(line, result.stdout)
             self.assertNotIn("\033", result.stdout)
             result = json.loads(run("inspect", path, "--json").stdout)
+            size = path.stat().st_size
         self.assertEqual(result["format"], "safetensors")
-        self.assertEqual(result["file_bytes"], 8 + len(text) + 14)
-        self.assertEqual(result["layers"], layers)
+        self.assertEqual(result["file_bytes"], size)
+        self.assertEqual(result["layers"], {"lstm": lstm, "act.0": {"kind": "ReLU"}})
         tensor = {"name": "lstm.bias", "dtype": "float32", "shape": [2], "bytes": 8}
         self.assertEqual(result["tensors"][0], tensor)
+
+    def test_inspect_without_a_description(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "model.safetensors"
+            for description, trouble in (
+                ("{", "is no JSON object with a version"),
+                ('{"version": 7}', "is of version 7"),
+                ("[" * 100_000, "nested too deep"),
+            ):
+                write_safetensors(path, {"a\033[2J": ("F32", [1], bytes(4))}, fourfold=description)
+                result = run("inspect", path)
+                self.assertEqual(result.returncode, SUCCESS, result.stderr)
+                self.assertIn(trouble, result.stdout)
+                self.assertIn("a?[2J", result.stdout)  # a name cannot clear the terminal
+                self.assertIn(trouble, json.loads(run("inspect", path, "--json").stdout)["trouble"])
+            write_safetensors(path, {"a": ("F32", [1], bytes(4))})
+            result = json.loads(run("inspect", path, "--json").stdout)
+            self.assertIsNone(result["layers"])
+            self.assertNotIn("trouble", result)
 
     def test_nothing_is_printed_before_a_size_is_refused(self):
         for option in ("--dimension", "--sequence", "--batch", "--depth", "--threads"):
@@ -114,7 +184,7 @@ class Cli(unittest.TestCase):
             self.assertIn(option, result.stderr)
 
     def test_help_has_examples(self):
-        for verb in ("demo", "inspect", "isa"):
+        for verb in ("demo", "inspect", "quantize", "run", "compare", "isa"):
             result = run(verb, "--help")
             self.assertEqual(result.returncode, SUCCESS)
             self.assertIn("Examples:", result.stdout)
@@ -195,6 +265,303 @@ class Cli(unittest.TestCase):
             self.assertEqual(result.returncode, FAILED, result)
             self.assertIn("float.safetensors", result.stderr)
             self.assertEqual(os.listdir(folder), [])
+
+
+class Models(Test):
+    """quantize, run and compare, on a checkpoint of a tagger and one of an LSTM alone"""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.tagger, self.lstm = self.folder / "tagger.safetensors", self.folder / "lstm.safetensors"
+        tensors = {
+            "emb.weight": floats(1, 50, 6),
+            **lstm_tensors("encoder.lstm."),
+            "decoder.weight": floats(2, 5, 40),
+            "decoder.bias": floats(3, 5),
+            "norm.weight": floats(4, 40),
+        }
+        write_safetensors(self.tagger, tensors)
+        write_safetensors(self.lstm, lstm_tensors())
+        self.input = self.folder / "x.npy"
+        numbers = random.Random(5)
+        write_npy(self.input, (7, 3, 6), [numbers.gauss(0, 1) for _ in range(7 * 3 * 6)])
+        self.output, self.y = self.folder / "int8.safetensors", self.folder / "y.npy"
+
+    def ok(self, *arguments, **environment):
+        result = run(*arguments, **environment)
+        self.assertEqual(result.returncode, SUCCESS, (arguments, result))
+        self.assertEqual(result.stderr, "")
+        return result.stdout
+
+    def quantize(self, *arguments, model=None):
+        return json.loads(self.ok("quantize", model or self.tagger, "-o", self.output, "--json", *arguments))
+
+    def dtypes(self, *arguments):
+        return {t["name"]: t["dtype"]["after"] for t in self.quantize(*arguments)["tensors"]}
+
+    def test_quantize_reports_every_tensor(self):
+        before = self.tagger.read_bytes()
+        result = self.quantize()
+        self.assertEqual(self.tagger.read_bytes(), before)
+        tensors = {tensor.pop("name"): tensor for tensor in result["tensors"]}
+        self.assertEqual(len(tensors), 8)
+        # 160 rows of 40, then with a scale each.
+        weight = tensors["encoder.lstm.weight_hh_l0"]
+        self.assertEqual(weight["layer"], "encoder.lstm")
+        self.assertEqual(weight["kind"], "LSTM")
+        self.assertEqual(weight["dtype"], {"before": "float32", "after": "int8"})
+        self.assertEqual(weight["bytes"], {"before": 4 * 160 * 40, "after": 160 * 40 + 4 * 160})
+        self.assertIsNone(weight["reason"])
+        self.assertEqual(tensors["decoder.bias"]["reason"], "a bias")
+        self.assertEqual(tensors["norm.weight"]["kind"], None)
+        self.assertIn("no layer", tensors["norm.weight"]["reason"])
+        self.assertIn("matrix without bias", tensors["emb.weight"]["reason"])
+        self.assertEqual(result["quantized"], 3)
+        sizes = result["file_bytes"]
+        self.assertEqual(sizes["before"], len(before))
+        self.assertEqual(sizes["after"], self.output.stat().st_size)
+        self.assertAlmostEqual(sizes["times_smaller"], sizes["before"] / sizes["after"])
+        for when in ("before", "after"):
+            total = sum(tensor["bytes"][when] for tensor in tensors.values())
+            self.assertEqual(result["tensor_bytes"][when], total)
+
+        text = self.ok("quantize", self.tagger, "-o", self.output)
+        for line in (
+            "decoder.weight             decoder       Linear  float32 -> int8     800 -> 220",
+            "decoder.bias               decoder       Linear  float32                     20  a bias",
+            "3 of 8 tensors quantized",
+            "times smaller",
+        ):
+            self.assertIn(line, text)
+        layers = json.loads(self.ok("inspect", self.output, "--json"))["layers"]
+        self.assertEqual(layers["encoder.lstm"], {"kind": "LSTM", "input_size": 6, "hidden_size": 40})
+        again = self.quantize(model=self.output)  # the file that it is about to write
+        self.assertEqual(again["quantized"], 0)
+        reasons = {tensor["reason"] for tensor in again["tensors"] if tensor["kind"]}
+        self.assertEqual(reasons, {"is qint8 already"})
+
+    def test_quantize_what_is_named(self):
+        weights = ("emb.weight", "encoder.lstm.weight_ih_l0", "decoder.weight")
+        for arguments, dtypes in (
+            ((), ("float32", "int8", "int8")),
+            (("--embedding", "emb"), ("int8", "int8", "int8")),
+            (("--embedding", "e*", "--leave", "enc*"), ("int8", "float32", "int8")),
+            (("--only", "encoder"), ("float32", "int8", "float32")),
+            (("--only", "*.lstm", "--only", "d?coder"), ("float32", "int8", "int8")),
+            (("--only", "*", "--leave", "decoder"), ("float32", "int8", "float32")),
+            (("--only", "*", "--embedding", "emb", "--dtype", "float16"), ("float16", "float16", "float16")),
+            (("--linear", "emb", "--only", "emb"), ("int8", "float32", "float32")),
+        ):
+            with self.subTest(arguments):
+                after = self.dtypes(*arguments)
+                self.assertEqual(tuple(after[name] for name in weights), dtypes)
+        self.quantize("--batch-first", "--embedding", "emb")
+        layers = json.loads(self.ok("inspect", self.output, "--json"))["layers"]
+        self.assertEqual(layers["encoder.lstm"]["batch_first"], True)
+        self.assertEqual(layers["emb"], {"kind": "Embedding", "num_embeddings": 50, "embedding_dim": 6})
+
+        rnn = {"weight_ih": floats(1, 4, 3), "weight_hh": floats(2, 4, 4)}
+        write_safetensors(self.lstm, rnn)
+        self.quantize("--nonlinearity", "relu", model=self.lstm)
+        layers = json.loads(self.ok("inspect", self.output, "--json"))["layers"]
+        wanted = {"kind": "RNNCell", "input_size": 3, "hidden_size": 4, "bias": False, "nonlinearity": "relu"}
+        self.assertEqual(layers, {"": wanted})
+
+    def test_quantize_in_place(self):
+        size = self.tagger.stat().st_size
+        self.ok("quantize", self.tagger, "-o", self.tagger)
+        self.assertLess(self.tagger.stat().st_size, size)
+        self.assertEqual(len(os.listdir(self.folder)), 3)
+
+    def test_quantize_bad_usage(self):
+        quantize = ("quantize", self.tagger, "-o", self.output)
+        for message, *arguments in (
+            ("--output is required", *quantize[:2]),
+            ("IN is required", "quantize", "-o", self.output),
+            ("--dtype", *quantize, "--dtype", "int4"),
+            ("--nonlinearity", *quantize, "--nonlinearity", "gelu"),
+            ("did you mean 'encoder.lstm'?", *quantize, "--only", "encoder.ltsm"),
+            ("--leave 'decodr' fits no module", *quantize, "--leave", "decodr"),
+            ("did you mean 'decoder'?", *quantize, "--leave", "decodr"),
+            ("linear 'em' fits no module with a matrix", *quantize, "--linear", "em"),
+            ("did you mean 'emb'?", *quantize, "--embedding", "embb"),
+            ("no layer of the model matches", *quantize, "--only", "norm"),
+            ("extension must name a format", *quantize[:3], self.folder / "model.zip"),
+        ):
+            self.refused(BAD_USAGE, message, *arguments)
+            self.assertFalse(self.output.exists(), arguments)
+        self.ok(*quantize)
+        for option in (("--linear", "emb"), ("--batch-first",), ("--nonlinearity", "tanh")):
+            self.refused(BAD_USAGE, "says itself", "quantize", self.output, "-o", self.y, *option)
+
+    def test_quantize_bad_files(self):
+        nothing = self.folder / "nothing.safetensors"
+        quantize = ("quantize", nothing, "-o", self.output)
+        self.refused(FAILED, "No such file", *quantize)
+        write_safetensors(nothing, {})
+        self.refused(FAILED, "there are none", *quantize)
+        write_safetensors(nothing, {"conv.weight": floats(1, 2, 2, 2)})
+        self.refused(FAILED, "no layer is known by its tensors (conv.weight: ", *quantize)
+        write_safetensors(nothing, {"w": floats(1, 2)}, fourfold='{"version": 9}')
+        self.refused(FAILED, "is of version 9", *quantize)
+        weight = struct.pack("<2f", math.nan, 1)
+        write_safetensors(nothing, {"a.weight": ("F32", [1, 2], weight), "a.bias": floats(1, 1)})
+        self.refused(FAILED, "a.weight[0, 0] is NaN", *quantize)
+        self.assertFalse(self.output.exists())
+        self.refused(FAILED, "nowhere", "quantize", self.tagger, "-o", self.folder / "nowhere/a.safetensors")
+
+    def test_full_disk_leaves_the_former_file(self):
+        self.output.write_bytes(b"former")
+        script = 'ulimit -f 1; trap \'\' XFSZ; exec "$0" "$@"'
+        command = ["bash", "-c", script, FOURFOLD, "quantize", self.tagger, "-o", self.output]
+        result = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(result.returncode, FAILED, result)
+        self.assertIn("int8.safetensors", result.stderr)
+        self.assertEqual(self.output.read_bytes(), b"former")
+        self.assertEqual(len(os.listdir(self.folder)), 4)
+
+    def test_run(self):
+        self.assertEqual(
+            self.ok("run", self.lstm, "--input", self.input, "-o", self.y), f"{self.y}: float32 [7, 3, 40]\n"
+        )
+        shape, full = read_npy(self.y)
+        self.assertEqual(shape, (7, 3, 40))
+        self.assertTrue(0.01 < max(map(abs, full)) <= 1)
+        # The same weights as a part of another model.
+        part = ("run", self.tagger, "--module", "encoder.lstm", "--input", self.input, "-o", self.y)
+        self.ok(*part)
+        self.assertEqual(read_npy(self.y), (shape, full))
+        result = json.loads(self.ok(*part, "--lengths", "7,2,5", "--json"))
+        self.assertEqual(result["output"], {"path": str(self.y), "dtype": "float32", "shape": [7, 3, 40]})
+        _, short = read_npy(self.y)
+        for t in range(7):
+            for b, length in enumerate((7, 2, 5)):
+                row = slice((t * 3 + b) * 40, (t * 3 + b + 1) * 40)
+                self.assertEqual(short[row], full[row] if t < length else (0,) * 40, (t, b))
+        self.ok("run", self.lstm, "--batch-first", "--input", self.input, "-o", self.y)
+        self.assertNotEqual(read_npy(self.y)[1], full)
+        self.ok("quantize", self.tagger, "-o", self.output)
+        self.ok("run", self.output, "--module", "encoder.lstm", "--input", self.input, "-o", self.y)
+        self.assertLess(max(abs(a - b) for a, b in zip(read_npy(self.y)[1], full)), 0.05)
+
+    def test_run_bad_usage(self):
+        end = ("--input", self.input, "-o", self.y)
+        for message, *arguments in (
+            ("MODEL is required", *end),
+            ("--input is required", self.lstm, "-o", self.y),
+            ("--output is required", self.lstm, "--input", self.input),
+            ("the model is a module of its author's own", self.tagger, *end),
+            ("'encoder' is a module of its author's own", self.tagger, "--module", "encoder", *end),
+            ("did you mean 'encoder.lstm'?", self.tagger, "--module", "encoder.lst", *end),
+            ("has no module named 'x'", self.lstm, "--module", "x", *end),
+            ("must end with .npy", self.lstm, "--input", self.input, "-o", self.output),
+            ("must be in_features, 40", self.tagger, "--module", "decoder", *end),
+            ("one entry for each of the 3", self.lstm, "--lengths", "7,2", *end),
+            ("lengths[1] must be from 1 to 7", self.lstm, "--lengths", "7,8,1", *end),
+            ("--lengths", self.lstm, "--lengths", "7,x,1", *end),
+            ("--lengths", self.lstm, "--lengths", "0,7,7", *end),
+            ("lengths are for sequences", self.tagger, "--module", "decoder", "--lengths", "1,1,1", *end),
+        ):
+            self.refused(BAD_USAGE, message, "run", *arguments)
+            self.assertFalse(self.y.exists(), arguments)
+        self.refused(FAILED, "x.npz", "run", self.lstm, "--input", self.folder / "x.npz", "-o", self.y)
+        self.refused(FAILED, "lstm.safetensors", "run", self.lstm, "--input", self.lstm, "-o", self.y)
+        self.refused(FAILED, "none", "run", self.folder / "none", "--input", self.input, "-o", self.y)
+
+    def test_compare(self):
+        self.ok("quantize", self.lstm, "-o", self.output)
+        models = (self.lstm, self.output, "--input", self.input)
+        result = json.loads(self.ok("compare", *models, "--json"))
+        self.assertEqual(result["file_bytes"]["float"], self.lstm.stat().st_size)
+        self.assertGreater(result["file_bytes"]["times_smaller"], 2)
+        self.assertGreater(result["latency_us"]["int8"], 0)
+        self.assertEqual([output["name"] for output in result["outputs"]], ["output", "h", "c"])
+        for output in result["outputs"]:
+            self.assertTrue(0 < output["percent"] < 3, output)
+            self.assertTrue(0.999 < output["cosine"] < 1, output)
+            self.assertTrue(30 < output["snr_db"] < 60, output)
+            self.assertLess(output["mean_difference"], output["max_difference"])
+
+        # What it says of the differences is what the outputs say.
+        self.ok("run", self.lstm, "--input", self.input, "-o", self.y)
+        _, a = read_npy(self.y)
+        self.ok("run", self.output, "--input", self.input, "-o", self.y)
+        _, b = read_npy(self.y)
+        differences = [abs(x - y) for x, y in zip(a, b)]
+        self.assertAlmostEqual(result["outputs"][0]["mean_difference"], sum(differences) / len(a), places=9)
+        self.assertAlmostEqual(result["outputs"][0]["max_difference"], max(differences), places=9)
+        percent = 100 * sum(differences) / sum(map(abs, a))
+        self.assertAlmostEqual(result["outputs"][0]["percent"], percent, places=6)
+        noise = sum(x * x for x in a) / sum(d * d for d in differences)
+        self.assertAlmostEqual(result["outputs"][0]["snr_db"], 10 * math.log10(noise), places=4)
+
+        text = self.ok("compare", *models, "--threads", 2, "--lengths", "7,1,2")
+        for part in ("latency, 2 threads", "times smaller", "times faster", "cosine", " dB", "\nc "):
+            self.assertIn(part, text)
+        self.assertNotIn("\033", text)
+
+    def test_compare_with_itself(self):
+        result = json.loads(self.ok("compare", self.lstm, self.lstm, "--input", self.input, "--json"))
+        output = result["outputs"][0]
+        self.assertEqual((output["mean_difference"], output["max_difference"], output["percent"]), (0, 0, 0))
+        self.assertAlmostEqual(output["cosine"], 1)
+        self.assertIsNone(output["snr_db"])  # infinite
+
+    def test_compare_bad_usage(self):
+        end = ("--input", self.input)
+        other = self.folder / "other.safetensors"
+        write_safetensors(other, lstm_tensors(hidden=8))
+        for message, *arguments in (
+            ("INT8 is required", self.lstm, *end),
+            ("module of its author's own", self.tagger, self.tagger, *end),
+            ("module of its author's own", self.lstm, self.tagger, *end),
+            ("not one model", self.lstm, other, *end),
+            ("--threads", self.lstm, self.lstm, *end, "--threads", 0),
+        ):
+            self.refused(BAD_USAGE, message, "compare", *arguments)
+        self.refused(FAILED, "No such file", "compare", self.lstm, self.folder / "none", *end)
+
+    def test_colour_and_progress_only_on_a_terminal(self):
+        self.ok("quantize", self.lstm, "-o", self.output)
+
+        def on_a_terminal(*arguments, **environment):
+            ours, theirs = pty.openpty()
+            environment = {**os.environ, **environment}
+            command = [FOURFOLD, *map(str, arguments)]
+            process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+            os.close(theirs)
+            text = b""
+            try:
+                while part := os.read(ours, 65536):
+                    text += part
+            except OSError:
+                pass  # Linux's end of a terminal
+            os.close(ours)
+            self.assertEqual(process.wait(), SUCCESS, text)
+            return text.decode()
+
+        quantize = ("quantize", self.lstm, "-o", self.output)
+        self.assertIn("\033[1mtensor", on_a_terminal(*quantize, NO_COLOR=""))
+        self.assertNotIn("\033", on_a_terminal(*quantize, NO_COLOR="1"))
+        write_npy(self.input, (1000, 8, 6), [0.5] * (1000 * 8 * 6))  # long enough for a bar
+        text = on_a_terminal("compare", self.lstm, self.output, "--input", self.input, NO_COLOR="1")
+        self.assertIn("\rmeasuring [", text)
+        self.assertIn("\r\033[K", text)  # and it is gone in the end
+
+    def test_nowhere_to_write_reports(self):
+        self.ok("quantize", self.lstm, "-o", self.output)
+        for arguments in (
+            ("quantize", self.lstm, "-o", self.output),
+            ("quantize", self.lstm, "-o", self.output, "--json"),
+            ("run", self.lstm, "--input", self.input, "-o", self.y),
+            ("compare", self.lstm, self.output, "--input", self.input, "--json"),
+        ):
+            with open("/dev/full", "w") as full:
+                result = run(*arguments, stdout=full)
+            self.assertEqual(result.returncode, FAILED, arguments)
+            self.assertIn("standard output", result.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+#include "measure.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <vector>
+
+namespace cli {
+
+Latencies measure_in_turn(const std::function<void()>& first, const std::function<void()>& second) {
+  using Clock = std::chrono::steady_clock;
+  using Seconds = std::chrono::duration<double>;
+  constexpr int at_least = 15, at_most = 5000;
+  constexpr Seconds budget(2);
+  const auto one = [](const std::function<void()>& call) {
+    const auto start = Clock::now();
+    call();
+    return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+  };
+  one(first), one(second);
+  std::vector<double> first_times, second_times;
+  Progress progress("measuring");
+  const auto start = Clock::now();
+  for (int i = 0; i < at_most; ++i) {
+    const Seconds passed = Clock::now() - start;
+    if (i >= at_least && passed >= budget) break;
+    progress.at(std::max(passed / budget < 1 ? passed / budget : 0.0, static_cast<double>(i) / at_most));
+    // A model that is called again and again finds its weights in cache; a stranger's call between would not.
+    one(first);
+    first_times.push_back(one(first));
+    one(second);
+    second_times.push_back(one(second));
+  }
+  const auto median = [](std::vector<double>& times) {
+    const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+    std::nth_element(times.begin(), middle, times.end());
+    return *middle;
+  };
+  return {median(first_times), median(second_times)};
+}
+
+Difference difference(const fourfold::Tensor& expected, const fourfold::Tensor& actual) {
+  const float* a = expected.data<float>();
+  const float* b = actual.data<float>();
+  const auto count = expected.numel();
+  double sum_a = 0, sum_b = 0, sum = 0, largest = 0, aa = 0, bb = 0, ab = 0, dd = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double x = a[i], y = b[i], d = x - y;
+    sum_a += std::abs(x);
+    sum_b += std::abs(y);
+    sum += std::abs(d);
+    largest = std::isnan(d) ? d : std::max(largest, std::abs(d));
+    aa += x * x;
+    bb += y * y;
+    ab += x * y;
+    dd += d * d;
+  }
+  const auto n = static_cast<double>(count);
+  return {.mean_expected = sum_a / n,
+          .mean_actual = sum_b / n,
+          .mean = sum / n,
+          .largest = largest,
+          .percent = sum / sum_a * 100,
+          .cosine = ab / (std::sqrt(aa) * std::sqrt(bb)),
+          .snr = 10 * std::log10(aa / dd)};
+}
+
+}  // namespace cli

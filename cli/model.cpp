@@ -1,0 +1,112 @@
+#include "model.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <type_traits>
+
+#include "fourfold/error.h"
+#include "modules/tree.h"
+
+namespace cli {
+namespace {
+
+using fourfold::AnyModule;
+using fourfold::NamedModule;
+
+std::vector<NamedModule>* children_of(AnyModule& module) {
+  if (auto* sequential = std::get_if<fourfold::Sequential>(&module.value)) return &sequential->modules;
+  if (auto* group = std::get_if<fourfold::Group>(&module.value)) return &group->modules;
+  return nullptr;
+}
+
+// The module of that dotted name below `module`, or null.
+AnyModule* find_module(AnyModule& module, const std::string& name) {
+  if (name.empty()) return &module;
+  std::vector<NamedModule>* children = children_of(module);
+  if (children == nullptr) return nullptr;
+  for (NamedModule& child : *children) {
+    if (name == child.name) return &child.module;
+    if (!name.starts_with(child.name + ".")) continue;
+    if (AnyModule* found = find_module(child.module, name.substr(child.name.size() + 1))) return found;
+  }
+  return nullptr;
+}
+
+// A module that no file says how to run, at or below `module`: its name, or nothing.
+std::optional<std::string> find_group(AnyModule& module, const std::string& name) {
+  if (std::holds_alternative<fourfold::Group>(module.value)) return name;
+  std::vector<NamedModule>* children = children_of(module);
+  if (children == nullptr) return std::nullopt;
+  for (NamedModule& child : *children)
+    if (auto found = find_group(child.module, fourfold::modules::joined(name, child.name))) return found;
+  return std::nullopt;
+}
+
+}  // namespace
+
+void add_run_options(CLI::App& command, RunOptions& options) {
+  command
+      .add_option("--input", options.input,
+                  "An npy file: what the model takes, e.g. float32 [time, batch, …]")
+      ->required();
+  command
+      .add_option("--lengths", options.lengths,
+                  "How long each sequence of the batch is, for inputs that are padded")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
+  command.add_option("--module", options.module,
+                     "Dotted name of the part to run, where it is not the whole model");
+  command.add_flag("--batch-first", options.batch_first,
+                   "LSTM, GRU and RNN of a checkpoint take [batch, time, …]; a file of ours says it itself");
+}
+
+std::vector<std::string> module_names(const AnyModule& module) {
+  std::vector<std::string> names;
+  fourfold::modules::for_each_module(fourfold::module_tree(const_cast<AnyModule&>(module)),
+                                     [&](const fourfold::ModuleTree&, const std::string& name) {
+                                       if (!name.empty()) names.push_back(name);
+                                     });
+  return names;
+}
+
+AnyModule load_to_run(const std::string& path, const RunOptions& options) {
+  AnyModule model = fourfold::load(path, {.batch_first = options.batch_first});
+  AnyModule* part = find_module(model, options.module);
+  if (part == nullptr)
+    throw fourfold::InvalidArgument(
+        fmt::format("{}: the model has no module named '{}'{}", path, options.module,
+                    fourfold::modules::suggestion(options.module, module_names(model))));
+  if (const auto group = find_group(*part, options.module))
+    throw fourfold::InvalidArgument(fmt::format(
+        "{}: {} is a module of its author's own, and a file does not say how it runs; --module names a part "
+        "that is a layer or a Sequential:\n{}",
+        path, group->empty() ? "the model" : "'" + *group + "'", fourfold::describe(*part)));
+  AnyModule taken = std::move(*part);
+  return taken;
+}
+
+Outputs run_model(const AnyModule& module, const fourfold::Tensor& input, const fourfold::Lengths& lengths) {
+  return std::visit(
+      [&]<class M>(const M& layer) -> Outputs {
+        if constexpr (std::is_same_v<M, fourfold::Lstm>) {
+          auto [output, state] = layer(input, lengths);
+          return {{"output", std::move(output)}, {"h", std::move(state.h)}, {"c", std::move(state.c)}};
+        } else if constexpr (std::is_same_v<M, fourfold::Gru> || std::is_same_v<M, fourfold::Rnn>) {
+          auto [output, state] = layer(input, lengths);
+          return {{"output", std::move(output)}, {"h", std::move(state)}};
+        } else {
+          if (!lengths.empty() && !std::is_same_v<M, fourfold::Sequential>)
+            throw fourfold::InvalidArgument("lengths are for sequences, which this module does not take");
+          if constexpr (std::is_same_v<M, fourfold::LstmCell>) {
+            auto [h, c] = layer(input);
+            return {{"h", std::move(h)}, {"c", std::move(c)}};
+          } else {
+            return {{"output", module(input, lengths)}};
+          }
+        }
+      },
+      module.value);
+}
+
+}  // namespace cli

@@ -1,0 +1,235 @@
+// fourfold quantize: a file of ours or a checkpoint, with its weights in int8 or float16.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+
+#include "formats/formats.h"
+#include "fourfold/error.h"
+#include "fourfold/quantize_dynamic.h"
+#include "model.h"
+#include "modules/description.h"
+#include "modules/tree.h"
+#include "output.h"
+#include "verbs.h"
+
+namespace cli {
+namespace {
+
+using fourfold::DType;
+using fourfold::InvalidArgument;
+
+struct Options {
+  std::string input, output;
+  std::string dtype = "qint8";
+  std::vector<std::string> only, leave;
+  fourfold::CheckpointOptions checkpoint;
+  std::string nonlinearity;
+  bool json = false;
+};
+
+// What became of one tensor.
+struct Row {
+  std::string tensor, layer, kind;
+  DType before, after;
+  std::uint64_t bytes_before, bytes_after;  // after: with its scales
+  std::string reason;                       // why it is kept as it is
+};
+
+// A file of ours says what its layers are; what the command line says besides would go unheard.
+void require_unsaid(const Options& o) {
+  const bool said = !o.checkpoint.linear.empty() || !o.nonlinearity.empty() || o.checkpoint.batch_first;
+  if (!said || !fourfold::formats::list(o.input).metadata.contains(fourfold::modules::description_key))
+    return;
+  throw InvalidArgument(
+      fmt::format("{}: the file says itself what its layers are; --linear, --nonlinearity and --batch-first "
+                  "are for those "
+                  "that do not",
+                  o.input));
+}
+
+bool fits_any(const std::string& name, const std::vector<std::string>& patterns) {
+  return std::ranges::any_of(
+      patterns, [&](const std::string& pattern) { return fourfold::modules::fits_pattern(name, pattern); });
+}
+
+// The modules that the patterns fit, and those below them. The model itself, whose name is empty, can be
+// meant by a star alone.
+std::vector<std::string> names_of(const fourfold::AnyModule& model, const std::vector<std::string>& patterns,
+                                  const char* option) {
+  std::vector<std::string> known = module_names(model), names;
+  for (const std::string& pattern : patterns) {
+    const bool whole = fourfold::modules::fits_pattern("", pattern);
+    if (!whole && std::ranges::none_of(known, [&](const auto& name) { return fits_any(name, {pattern}); }))
+      throw InvalidArgument(fmt::format("{} '{}' fits no module of the model{}", option, pattern,
+                                        fourfold::modules::suggestion(pattern, known)));
+  }
+  if (fits_any("", patterns)) names.push_back("");
+  for (const std::string& name : known)
+    if (fits_any(name, patterns)) names.push_back(name);
+  return names;
+}
+
+// What is to be quantized: the default kinds and the embeddings that are named, or only what is asked for.
+fourfold::QuantizeOptions quantize_options(const fourfold::AnyModule& model, const Options& o) {
+  fourfold::QuantizeOptions options;
+  options.dtype = o.dtype == "float16" ? DType::float16 : DType::qint8;
+  options.leave = names_of(model, o.leave, "--leave");
+  const std::vector<std::string> embeddings = names_of(model, o.checkpoint.embedding, "--embedding");
+  if (!o.only.empty()) {
+    for (const std::string& name : names_of(model, o.only, "--only")) options.targets.emplace_back(name);
+  } else if (!embeddings.empty()) {
+    options.targets = fourfold::default_targets();
+    for (const std::string& name : embeddings) options.targets.emplace_back(name);
+  }
+  return options;
+}
+
+std::vector<Row> rows_of(const fourfold::StateDict& before, const fourfold::StateDict& after,
+                         const std::vector<fourfold::TensorFate>& fates,
+                         const fourfold::QuantizeReport& report) {
+  const auto by_name = [](const fourfold::StateDict& state) {
+    std::map<std::string_view, const fourfold::Tensor*> tensors;
+    for (const auto& [name, tensor] : state) tensors.emplace(name, &tensor);
+    return tensors;
+  };
+  const auto old_tensors = by_name(before), new_tensors = by_name(after);
+  std::map<std::string_view, const fourfold::QuantizeReport::Entry*> layers;
+  for (const auto& entry : report.entries) layers.emplace(entry.name, &entry);
+
+  std::vector<Row> rows;
+  for (const fourfold::TensorFate& fate : fates) {
+    const fourfold::Tensor &was = *old_tensors.at(fate.tensor), &is = *new_tensors.at(fate.tensor);
+    Row row{fate.tensor, fate.module,        fate.kind,         was.dtype(),
+            is.dtype(),  was.bytes().size(), is.bytes().size(), fate.reason};
+    const std::string scale = fate.tensor + "_scale";
+    if (const auto found = new_tensors.find(scale);
+        found != new_tensors.end() && !old_tensors.contains(scale))
+      row.bytes_after += found->second->bytes().size();
+    if (row.before == row.after && !fate.kind.empty()) {
+      row.reason = layers.at(fate.module)->reason;
+      if (row.reason.empty()) row.reason = "a bias";
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+Json as_json(const Row& row) {
+  return {
+      {"name", row.tensor},
+      {"layer", row.kind.empty() ? Json(nullptr) : Json(row.layer)},
+      {"kind", row.kind.empty() ? Json(nullptr) : Json(row.kind)},
+      {"dtype", {{"before", fourfold::dtype_name(row.before)}, {"after", fourfold::dtype_name(row.after)}}},
+      {"bytes", {{"before", row.bytes_before}, {"after", row.bytes_after}}},
+      {"reason", row.reason.empty() ? Json(nullptr) : Json(row.reason)}};
+}
+
+void print_rows(const std::vector<Row>& rows) {
+  std::vector<std::vector<std::string>> cells;
+  std::vector<bool> kept;
+  for (const Row& row : rows) {
+    const std::string before(fourfold::dtype_name(row.before)), after(fourfold::dtype_name(row.after));
+    const bool same = row.before == row.after;
+    kept.push_back(same);
+    cells.push_back(
+        {row.tensor, row.kind.empty() ? "-" : module_name(row.layer), row.kind.empty() ? "-" : row.kind,
+         same ? before : before + " -> " + after,
+         same ? std::to_string(row.bytes_before) : fmt::format("{} -> {}", row.bytes_before, row.bytes_after),
+         row.reason});
+  }
+  print_table({"tensor", "layer", "kind", "dtype", "bytes", "kept because"}, cells, {4}, kept);
+}
+
+struct Result {
+  std::vector<Row> rows;
+  std::uintmax_t bytes_before, bytes_after;  // of the files
+};
+
+Result quantize(const Options& o) {
+  require_unsaid(o);
+  Progress progress("quantizing");
+  std::vector<fourfold::TensorFate> fates;
+  fourfold::AnyModule model = fourfold::load(o.input, o.checkpoint, &fates);
+  const std::uintmax_t bytes_before = std::filesystem::file_size(o.input);  // -o may name the same file
+  if (std::ranges::all_of(fates, [](const auto& fate) { return fate.kind.empty(); }))
+    throw fourfold::Error(fmt::format(
+        "{}: no layer is known by its tensors ({}); --linear and --embedding can name matrices that are "
+        "layers",
+        o.input, fates.empty() ? "there are none" : fates.front().tensor + ": " + fates.front().reason));
+  progress.at(1.0 / 3);
+  const fourfold::StateDict before = fourfold::state_dict(model);
+  const fourfold::QuantizeReport report =
+      fourfold::quantize_dynamic_(fourfold::module_tree(model), quantize_options(model, o));
+  progress.at(2.0 / 3);
+  fourfold::save(model, o.output);
+  progress.at(1);
+
+  return {rows_of(before, fourfold::state_dict(model), fates, report), bytes_before,
+          std::filesystem::file_size(o.output)};
+}
+
+int run(const Options& o) {
+  const auto [rows, bytes_before, bytes_after] = quantize(o);
+  const double smaller = static_cast<double>(bytes_before) / static_cast<double>(bytes_after);
+  std::uint64_t tensors_before = 0, tensors_after = 0;
+  std::int64_t quantized = 0;
+  for (const Row& row : rows) {
+    tensors_before += row.bytes_before;
+    tensors_after += row.bytes_after;
+    quantized += row.before != row.after ? 1 : 0;
+  }
+  if (o.json) {
+    Json tensors = Json::array();
+    for (const Row& row : rows) tensors.push_back(as_json(row));
+    print_json(
+        {{"input", o.input},
+         {"output", o.output},
+         {"dtype", o.dtype},
+         {"tensors", std::move(tensors)},
+         {"quantized", quantized},
+         {"tensor_bytes", {{"before", tensors_before}, {"after", tensors_after}}},
+         {"file_bytes", {{"before", bytes_before}, {"after", bytes_after}, {"times_smaller", smaller}}}});
+    return 0;
+  }
+  print_rows(rows);
+  fmt::print("\n{} of {} tensors quantized, {} -> {} bytes\n", quantized, rows.size(), tensors_before,
+             tensors_after);
+  fmt::print("{}: {} bytes, {:.2f} times smaller than {} bytes\n", printable(o.output), bytes_after, smaller,
+             bytes_before);
+  flush_output();
+  return 0;
+}
+
+}  // namespace
+
+Run add_quantize(CLI::App& command) {
+  const auto options = std::make_shared<Options>();
+  const auto patterns = [&](const char* name, std::vector<std::string>& values, const char* what) {
+    command.add_option(name, values, what)->type_name("PATTERN")->allow_extra_args(false);
+  };
+  command.add_option("IN", options->input, "A safetensors file: of this library, or a PyTorch state_dict")
+      ->required();
+  command.add_option("-o,--output", options->output, "The safetensors file to write")->required();
+  command.add_option("--dtype", options->dtype, "Of the weights")
+      ->check(CLI::IsMember({"qint8", "float16"}))
+      ->capture_default_str();
+  patterns("--only", options->only, "Quantize these modules and no others; * and ? fit any characters");
+  patterns("--leave", options->leave, "Leave these modules as they are");
+  patterns("--linear", options->checkpoint.linear, "Matrices without bias that are Linear layers");
+  patterns("--embedding", options->checkpoint.embedding, "Embedding tables, which are quantized too");
+  command.add_option("--nonlinearity", options->nonlinearity, "Of RNN and RNNCell in a checkpoint")
+      ->check(CLI::IsMember({"tanh", "relu"}))
+      ->each([options = options.get()](const std::string& name) {
+        options->checkpoint.nonlinearity =
+            name == "relu" ? fourfold::Nonlinearity::relu : fourfold::Nonlinearity::tanh;
+      });
+  command.add_flag("--batch-first", options->checkpoint.batch_first,
+                   "LSTM, GRU and RNN in a checkpoint take [batch, time, …]");
+  command.add_flag("--json", options->json, "Print JSON");
+  return [options] { return run(*options); };
+}
+
+}  // namespace cli
