@@ -81,7 +81,8 @@ Run add_inspect(CLI::App& command) {
     bool json = false;
   };
   const auto options = std::make_shared<Options>();
-  command.add_option("FILE", options->path, "A safetensors file, float or quantized")->required();
+  command.add_option("FILE", options->path, "A safetensors file, float or quantized, or an npy file")
+      ->required();
   command.add_flag("--json", options->json, "Print JSON");
   return [options] {
     const Listing listing = fourfold::formats::list(options->path);

@@ -10,6 +10,10 @@
 
 namespace fourfold {
 
+namespace detail {
+struct LinearAccess;
+}
+
 struct LinearOptions {
   std::int64_t in_features;
   std::int64_t out_features;
@@ -51,6 +55,7 @@ class Linear {
   static constexpr const char* kind = "Linear";
 
  private:
+  friend struct detail::LinearAccess;
   struct Weights;
   LinearOptions options_;
   std::shared_ptr<const Weights> weights_;

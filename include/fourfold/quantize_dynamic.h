@@ -1,6 +1,8 @@
-// Dynamic quantization of a whole model: weights to int8 now, activations at run time.
+// Dynamic quantization of a whole model: weights to int8 or float16 now, activations at run time.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,31 +10,62 @@
 
 namespace fourfold {
 
-enum class Kind { linear, lstm };
-
-// What to quantize: every layer of a kind, or the layers at and below a dotted name.
-struct Target {
-  Target(Kind of_kind) : kind(of_kind), by_name(false) {}                           // NOLINT: implicit
-  Target(std::string dotted_name) : name(std::move(dotted_name)), by_name(true) {}  // NOLINT: implicit
-  Target(const char* dotted_name) : Target(std::string(dotted_name)) {}             // NOLINT: implicit
-  Kind kind = Kind::linear;
-  std::string name;
-  bool by_name;
+enum class Kind : std::uint8_t {
+  linear,
+  lstm,
+  gru,
+  rnn,
+  lstm_cell,
+  gru_cell,
+  rnn_cell,
+  embedding,
+  embedding_bag
 };
 
-// Quantizes the layers that `targets` name, in place. Throws InvalidArgument for a name that the tree does
-// not have, for targets that match no layer at all and for a dtype other than qint8; throws Error where a
+// What to quantize: every layer of a kind, or the layers at and below a dotted name; and to what, where not
+// to the dtype of the call. A name goes before a kind, and a longer name before a shorter.
+struct Target {
+  Target(Kind of_kind, std::optional<DType> to = {}) : kind(of_kind), dtype(to) {}  // NOLINT: implicit
+  Target(std::string dotted, std::optional<DType> to = {})
+      : name(std::move(dotted)), by_name(true), dtype(to) {}                                     // NOLINT
+  Target(const char* dotted, std::optional<DType> to = {}) : Target(std::string(dotted), to) {}  // NOLINT
+  Kind kind = Kind::linear;
+  std::string name;
+  bool by_name = false;
+  std::optional<DType> dtype;  // qint8, float16, or float32: leave it alone
+};
+
+struct QuantizeOptions {
+  std::vector<Target> targets;  // empty: PyTorch's defaults, which are all kinds but the embeddings
+  DType dtype = DType::qint8;
+  std::vector<std::string> leave;  // dotted names: layers at and below them stay as they are
+};
+
+// What became of each layer that has weights, in the order of the tree.
+struct QuantizeReport {
+  struct Entry {
+    std::string name;  // dotted; empty for the model itself
+    std::string kind;  // "LSTM"
+    DType before, after;
+    std::uint64_t bytes_before, bytes_after;  // of its state dict
+    std::string reason;                       // why it was left; empty where it was quantized
+  };
+  std::vector<Entry> entries;
+};
+
+// Quantizes in place. Throws InvalidArgument for a name that the tree does not have, suggesting the nearest,
+// for a kind of which it has no layer, and for a dtype other than qint8 and float16; throws Error where a
 // weight is not finite. Nothing has changed then.
-void quantize_dynamic_(const ModuleTree& tree, const std::vector<Target>& targets,
-                       DType dtype = DType::qint8);
+QuantizeReport quantize_dynamic_(const ModuleTree& tree, const QuantizeOptions& options = {});
 
 // A quantized copy; the model stays as it is.
 //
 //   auto quantized = fourfold::quantize_dynamic(model, {fourfold::Kind::lstm, "decoder"});
 template <Module M>
-M quantize_dynamic(const M& model, const std::vector<Target>& targets, DType dtype = DType::qint8) {
+M quantize_dynamic(const M& model, const std::vector<Target>& targets = {}, DType dtype = DType::qint8,
+                   const std::vector<std::string>& leave = {}) {
   M copy = model;
-  quantize_dynamic_(module_tree(copy), targets, dtype);
+  quantize_dynamic_(module_tree(copy), {targets, dtype, leave});
   return copy;
 }
 

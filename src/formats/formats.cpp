@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/file.h"
+#include "formats/npy.h"
 #include "formats/safetensors.h"
 #include "fourfold/error.h"
 
@@ -13,6 +14,7 @@ namespace {
 
 constexpr Format all_formats[] = {
     {"safetensors", ".safetensors", probe_safetensors, list_safetensors, read_safetensors, write_safetensors},
+    {"npy", ".npy", probe_npy, list_npy, read_npy_file, write_npy_file},
 };
 
 const Format* format_by_extension(const std::filesystem::path& path) {

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/tensor_bytes.h"
+#include "formats/reading.h"
 #include "fourfold/error.h"
 
 namespace fourfold::formats {
@@ -46,20 +47,6 @@ constexpr DTypeName dtype_names[] = {
 
 std::string_view format_name(DType dtype) {
   return std::ranges::find(dtype_names, dtype, &DTypeName::first)->second;
-}
-
-// Text of the file in messages is cut to this, as it can be as long as the file.
-constexpr std::size_t max_quoted = 100;
-
-std::string shortened(std::string text) {
-  if (text.size() <= max_quoted) return text;
-  text.resize(max_quoted);
-  return text + "...";
-}
-
-// In ASCII: what a hostile name does to a terminal stays in the file.
-std::string in_quotes(const std::string& text) {
-  return nlohmann::json(shortened(text)).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
 std::string range_text(std::uint64_t begin, std::uint64_t end) {
@@ -259,9 +246,6 @@ void check_data_covered(const std::string& where, const std::vector<TensorInfo>&
     throw Error(where + ": the last " + std::to_string(data_bytes - end) + " bytes belong to no tensor");
 }
 
-// Fills the span with the bytes that come next in the file.
-using NextBytes = std::function<void(std::span<std::byte>)>;
-
 Listing read_header(const std::string& where, std::uint64_t file_bytes, const NextBytes& next) {
   if (file_bytes < length_bytes)
     throw Error(where + ": " + std::to_string(file_bytes) + " bytes are too few for a safetensors file");
@@ -380,12 +364,12 @@ bool probe_safetensors(std::span<const std::byte> first_bytes, std::uint64_t fil
 
 Listing list_safetensors(const std::filesystem::path& path) {
   base::InputFile file(path);
-  return read_header(path.string(), file.size(), [&](std::span<std::byte> into) { file.read(into); });
+  return read_header(path.string(), file.size(), bytes_of(file));
 }
 
 TensorFile read_safetensors(const std::filesystem::path& path) {
   base::InputFile file(path);
-  return read_tensors(path.string(), file.size(), [&](std::span<std::byte> into) { file.read(into); });
+  return read_tensors(path.string(), file.size(), bytes_of(file));
 }
 
 void write_safetensors(const std::filesystem::path& path, const TensorFile& file) {
@@ -394,11 +378,7 @@ void write_safetensors(const std::filesystem::path& path, const TensorFile& file
 }
 
 TensorFile parse_safetensors(std::span<const std::byte> bytes) {
-  std::span<const std::byte> rest = bytes;
-  return read_tensors("safetensors data", bytes.size(), [&](std::span<std::byte> into) {
-    std::ranges::copy(rest.first(into.size()), into.begin());
-    rest = rest.subspan(into.size());
-  });
+  return read_tensors("safetensors data", bytes.size(), bytes_of(bytes));
 }
 
 std::vector<std::byte> serialize_safetensors(const TensorFile& file) {

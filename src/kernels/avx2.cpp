@@ -17,10 +17,12 @@ struct Avx2 {
   struct A {
     __m256i value, magnitude;
   };
+  using W = I;
   static constexpr int activation_offset = 0;
   static constexpr int tile_rows = 1;          // the 64 sums of one row take eight of the sixteen registers
   static constexpr int tile_blocks_qint8 = 2;  // each sum needs a register for its products as well
   static constexpr int sum_streams = 1;
+  static constexpr bool side_products = false;
 
   static F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
   static void store(float* p, F v) {
@@ -112,16 +114,19 @@ struct Avx2 {
     const __m256i value = _mm256_set1_epi32(four);
     return {value, _mm256_abs_epi8(value)};
   }
+  static W load_weights(const std::int8_t* p) {
+    return {_mm256_load_si256(reinterpret_cast<const __m256i*>(p)),
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(p + 32))};
+  }
   // w * a = (w with the sign of a) * |a|, and |w|, |a| <= 127 keeps the sum of two products, at most
   // 2 * 127 * 127 = 32258, inside an int16: vpmaddubsw cannot saturate.
-  static __m256i products(const std::int8_t* w, A a) {
-    const __m256i signed_weights =
-        _mm256_sign_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)), a.value);
+  static __m256i products(__m256i w, A a) {
+    const __m256i signed_weights = _mm256_sign_epi8(w, a.value);
     return _mm256_madd_epi16(_mm256_maddubs_epi16(a.magnitude, signed_weights), _mm256_set1_epi16(1));
   }
-  static void dot(I& sum, const std::int8_t* w, A a) {
-    sum.low = _mm256_add_epi32(sum.low, products(w, a));
-    sum.high = _mm256_add_epi32(sum.high, products(w + 32, a));
+  static void dot(I& sum, W w, A a) {
+    sum.low = _mm256_add_epi32(sum.low, products(w.low, a));
+    sum.high = _mm256_add_epi32(sum.high, products(w.high, a));
   }
 };
 

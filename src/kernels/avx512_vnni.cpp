@@ -11,10 +11,12 @@ struct Avx512Vnni {
   using F = __m512;
   using I = __m512i;
   using A = __m512i;
+  using W = __m512i;
   static constexpr int activation_offset = 128;  // vpdpbusd multiplies unsigned by signed
   static constexpr int tile_rows = 6;            // 24 registers of sums, 4 of weights, 1 of activations
   static constexpr int tile_blocks_qint8 = most_panel_blocks;
   static constexpr int sum_streams = 2;
+  static constexpr bool side_products = true;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
@@ -72,12 +74,13 @@ struct Avx512Vnni {
     __builtin_memcpy(&four, q, sizeof four);
     return _mm512_set1_epi32(four);
   }
-  static void dot(I& sum, const std::int8_t* w, A a) {
+  static W load_weights(const std::int8_t* p) { return _mm512_load_si512(p); }
+  static void dot(I& sum, W w, A a) {
 #if defined(__GNUC__) && !defined(__clang__)
     // With the intrinsic, GCC 12 copies the sums at every step and a tile of 24 of them spills.
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "m"(*reinterpret_cast<const __m512i*>(w)));
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(w));
 #else
-    sum = _mm512_dpbusd_epi32(sum, a, _mm512_loadu_si512(w));
+    sum = _mm512_dpbusd_epi32(sum, a, w);
 #endif
   }
 };

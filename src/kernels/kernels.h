@@ -89,6 +89,28 @@ struct ProjectArgs {
   int panel_end;
 };
 
+// A product of int8 that a step of one row does on the side: its own product waits for the weights to stream
+// in, and leaves the multiplier idle meanwhile. y[r, 16 * block + lane] for side_rows rows and blocks
+// [block_begin, block_end); it must not write what the step reads.
+inline constexpr int side_rows = 8;
+struct SideProduct {
+  MatrixView weights;
+  Rows rows;  // side_rows of them
+  const float* bias;
+  float* y;
+  std::ptrdiff_t y_stride;
+  int block_begin;
+  int block_end;
+};
+
+// Where a step of one row, over all panels, also puts its new h as int8: what quantize_rows makes of it.
+// `row` is room for h, padded to a multiple of 16.
+struct NextRow {
+  float* row;
+  std::uint8_t* q;  // or null: h is not quantized
+  RowQuantization* quantization;
+};
+
 // One time step of a recurrent layer for every row, for the hidden units of panels [panel_begin, panel_end):
 // the recurrent product, the gates, the new state. A panel holds 16 units, or 64 of an RNN. `pre` holds the
 // input's part with its bias, in packed order [rows, 16 * blocks]. h is written below hidden_size only; it
@@ -110,7 +132,10 @@ struct StepArgs {
   int hidden_size;
   int panel_begin;
   int panel_end;
-  bool relu;  // of an RNN: relu, not tanh
+  bool relu = false;      // of an RNN: relu, not tanh
+  bool backward = false;  // the last panel first: what the step before left in cache is used first
+  NextRow next = {};
+  const SideProduct* side = nullptr;  // for one int8 row of an LSTM or GRU, where the table has side products
 };
 
 // One instruction set. All members are plain data, set before any code runs.
@@ -118,6 +143,7 @@ struct KernelTable {
   const char* name;
   std::uint32_t required_features;  // base::CpuFeature bits
   int activation_offset;            // 0, or 128 where the instructions multiply unsigned by signed
+  bool side_products;               // whether a step can do another product on the side, and gains by it
 
   using Project = void (*)(const ProjectArgs&);
   using Step = void (*)(const StepArgs&);

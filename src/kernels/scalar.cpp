@@ -205,6 +205,7 @@ void step(const StepArgs& a) {
       }
     }
   }
+  if (a.next.q != nullptr) quantize_rows({a.h, 0, a.next.q, 0, a.next.quantization, 1, a.hidden_size});
 }
 
 }  // namespace
@@ -214,6 +215,7 @@ constexpr KernelTable scalar_table = {
     .name = "scalar",
     .required_features = 0,
     .activation_offset = 0,
+    .side_products = false,
     .quantize_rows = quantize_rows,
     .projects = {project<dot_float32>, project<dot_float16>, project<dot_qint8>},
     .steps = {{step<Cell::lstm, dot_float32>, step<Cell::lstm, dot_float16>, step<Cell::lstm, dot_qint8>},

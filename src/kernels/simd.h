@@ -4,14 +4,14 @@
 // kernels.h, and by scalar.cpp, whose bits they repeat.
 //
 // S has:
-//   F, I, A                  16 floats; 16 int32; 4 activations, broadcast
+//   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   tile_blocks_qint8        blocks whose int8 sums are held together: 4, or 2 where four spill
-//   sum_streams              1, or 2 to sum even and odd groups apart where one row alone is bound by latency
-//   load, store (unaligned), load_first, store_first (the first n lanes, 0 < n < 16; the rest reads as zero)
-//   load_half                16 halves, exactly
-//   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
+//   side_products            see KernelTable; needs registers for the sums of two panels and of side_rows
+//   rows sum_streams              1, or 2 to sum even and odd groups apart where one row alone is bound by
+//   latency load, store (unaligned), load_first, store_first (the first n lanes, 0 < n < 16; the rest reads
+//   as zero) load_half                16 halves, exactly set1, add, sub, mul, div, fma(a, b, c) = a*b + c
 //   min, max                 of two numbers, for finite ones
 //   clamp(x, limit)          to [-limit, limit]; NaN stays NaN
 //   relu(x)                  x < 0 ? 0 : x
@@ -21,8 +21,11 @@
 //   fill_byte(p)             sixteen times the byte that stands for 0
 //   exp2_of(F)               2^(n/8) from the bits of a float whose low bits hold n; see gates.h
 //   broadcast(q)             A of 4 bytes
-//   dot(I& sum, w, A)        adds the products of 64 weight bytes at w
+//   load_weights(p)          W, aligned
+//   dot(I& sum, W, A)        adds the products
 #pragma once
+
+#include <type_traits>
 
 #include "kernels/gates.h"
 #include "kernels/kernels.h"
@@ -36,34 +39,49 @@ struct SimdKernels {
 
   static constexpr float smallest_normal = 0x1p-126f;
 
-  static void quantize_row(const float* x, int inputs, std::uint8_t* q, RowQuantization& quantization) {
-    const int whole = inputs / 16 * 16, rest = inputs - whole;
-    const F zero = S::set1(0);
-    F lo = zero, hi = zero, finite = zero;  // finite turns NaN where x is not: 0 * infinity, 0 * NaN
-    const auto look = [&](F v) {
-      lo = S::min(lo, v);
-      hi = S::max(hi, v);
-      finite = S::fma(v, zero, finite);
-    };
-    for (int k = 0; k < whole; k += 16) look(S::load(x + k));
-    if (rest > 0) look(S::load_first(x + whole, rest));
-
-    const float low = S::lowest(lo), high = S::highest(hi);
-    float scale = high / 254.0f - low / 254.0f;
-    const bool is_finite = !S::any_nan(finite);
+  // What decides how a row is quantized.
+  struct Range {
+    F lo = S::set1(0), hi = lo, finite = lo;  // finite turns NaN where x is not: 0 * infinity, 0 * NaN
+    void look(F x) {
+      lo = S::min(lo, x);
+      hi = S::max(hi, x);
+      finite = S::fma(x, S::set1(0), finite);
+    }
+  };
+  struct Rounding {
+    bool all_zero;
+    F by;
+    I zero_point;
+    void put(F x, std::uint8_t* q) const {
+      if (all_zero)
+        S::fill_byte(q);
+      else
+        S::round_to_byte(S::mul(x, by), zero_point, q);
+    }
+  };
+  static Rounding rounding_of(const Range& range, RowQuantization& quantization) {
+    const float low = S::lowest(range.lo), high = S::highest(range.hi);
+    const float scale = high / 254.0f - low / 254.0f;
+    const bool is_finite = !S::any_nan(range.finite);
     if (!is_finite || scale < smallest_normal) {
       quantization = {is_finite ? 0.0f : __builtin_nanf(""), 0};
-      for (int k = 0; k < inputs; k += 16) S::fill_byte(q + k);
-      return;
+      return {true, S::set1(0), S::zero_int()};
     }
     const float inverse = 1.0f / scale;
     constexpr float shift = 0x1.8p23f;
     const auto zero_point = static_cast<std::int32_t>((-127.0f - low * inverse + shift) - shift);
     quantization = {scale, zero_point};
-    const F by = S::set1(inverse);
-    const I zp = S::set1_int(zero_point);
-    for (int k = 0; k < whole; k += 16) S::round_to_byte(S::mul(S::load(x + k), by), zp, q + k);
-    if (rest > 0) S::round_to_byte(S::mul(S::load_first(x + whole, rest), by), zp, q + whole);
+    return {false, S::set1(inverse), S::set1_int(zero_point)};
+  }
+
+  static void quantize_row(const float* x, int inputs, std::uint8_t* q, RowQuantization& quantization) {
+    const int whole = inputs / 16 * 16, rest = inputs - whole;
+    Range range;
+    for (int k = 0; k < whole; k += 16) range.look(S::load(x + k));
+    if (rest > 0) range.look(S::load_first(x + whole, rest));
+    const Rounding rounding = rounding_of(range, quantization);
+    for (int k = 0; k < whole; k += 16) rounding.put(S::load(x + k), q + k);
+    if (rest > 0) rounding.put(S::load_first(x + whole, rest), q + whole);
   }
 
   static void quantize_rows(const QuantizeArgs& a) {
@@ -100,11 +118,14 @@ struct SimdKernels {
         for (int b = first; b < first + count; ++b) sums[m][b] = S::zero_int();
       for (int g = 0; g < groups; ++g) {
         const std::int8_t* lines = w + std::ptrdiff_t{g} * NB * line;
+        typename S::W weights[count];
+#pragma GCC unroll 4
+        for (int b = 0; b < count; ++b) weights[b] = S::load_weights(lines + (first + b) * line);
 #pragma GCC unroll 6
         for (int m = 0; m < MR; ++m) {
           const typename S::A a = S::broadcast(q + m * stride + std::ptrdiff_t{g} * input_group);
 #pragma GCC unroll 4
-          for (int b = first; b < first + count; ++b) S::dot(sums[m][b], lines + b * line, a);
+          for (int b = 0; b < count; ++b) S::dot(sums[m][first + b], weights[b], a);
         }
       }
     }
@@ -133,6 +154,13 @@ struct SimdKernels {
       } else {
         sum(sums, q, rows.stride, weights, groups);
       }
+      to_float(y, sums, w, rows, r, panel, addend);
+    }
+
+    // Sums of a panel's products, back in float.
+    template <int MR, int NB, class Addends>
+    static void to_float(F (&y)[MR][NB], const I (&sums)[MR][NB], const MatrixView& w, const Rows& rows,
+                         int r, int panel, const Addends& addend) {
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(panel) * w.panel_rows();
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m) {
@@ -160,19 +188,112 @@ struct SimdKernels {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
         const typename S::A a1 = S::broadcast(q + static_cast<std::ptrdiff_t>(g + 1) * input_group);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], w + (g * std::ptrdiff_t{NB} + b) * line, a0);
+        for (int b = 0; b < NB; ++b)
+          S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(odd[b], w + ((g + 1) * std::ptrdiff_t{NB} + b) * line, a1);
+        for (int b = 0; b < NB; ++b)
+          S::dot(odd[b], S::load_weights(w + ((g + 1) * std::ptrdiff_t{NB} + b) * line), a1);
       }
       if (g < groups) {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) S::dot(sums[0][b], w + (g * std::ptrdiff_t{NB} + b) * line, a0);
+        for (int b = 0; b < NB; ++b)
+          S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
       }
 #pragma GCC unroll 4
       for (int b = 0; b < NB; ++b) sums[0][b] = S::add_int(sums[0][b], odd[b]);
     }
   };
+
+  // ---- A step of one row with a product on the side ----
+
+  // Sums of one row with `panels` panels of `gates` blocks, and, while these weights stream in, of side_rows
+  // rows with one block.
+  template <int panels, int gates>
+  static void sum_with_side(I (*sums)[1][gates], const std::uint8_t* q, const std::int8_t* w, int groups,
+                            I (&side)[side_rows], const std::uint8_t* x, std::ptrdiff_t x_stride,
+                            const std::int8_t* side_w, std::ptrdiff_t side_step, int side_groups) {
+    constexpr std::ptrdiff_t line = block_rows * input_group;
+    const std::ptrdiff_t panel_bytes = groups * gates * line;
+#pragma GCC unroll 2
+    for (int p = 0; p < panels; ++p)
+#pragma GCC unroll 4
+      for (int b = 0; b < gates; ++b) sums[p][0][b] = S::zero_int();
+#pragma GCC unroll 8
+    for (int r = 0; r < side_rows; ++r) side[r] = S::zero_int();
+
+    const auto own = [&](int g) __attribute__((always_inline)) {
+      const typename S::A a = S::broadcast(q + std::ptrdiff_t{g} * input_group);
+#pragma GCC unroll 2
+      for (int p = 0; p < panels; ++p)
+#pragma GCC unroll 4
+        for (int b = 0; b < gates; ++b)
+          S::dot(sums[p][0][b], S::load_weights(w + p * panel_bytes + (g * std::ptrdiff_t{gates} + b) * line),
+                 a);
+    };
+    const auto other = [&](int g) __attribute__((always_inline)) {
+      const typename S::W weights = S::load_weights(side_w + g * side_step);
+#pragma GCC unroll 8
+      for (int r = 0; r < side_rows; ++r)
+        S::dot(side[r], weights, S::broadcast(x + r * x_stride + std::ptrdiff_t{g} * input_group));
+    };
+    const int both = groups < side_groups ? groups : side_groups;
+    for (int g = 0; g < both; ++g) {
+      own(g);
+      other(g);
+    }
+    for (int g = both; g < groups; ++g) own(g);
+    for (int g = both; g < side_groups; ++g) other(g);
+  }
+
+  // All panels of a step of one row, in pairs, each with a block of the side product; then what is left of
+  // that. finish(panel, gates) takes the gates of a panel.
+  template <int gates, class Addends, class Finish>
+  static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
+    const MatrixView& w = a.weights;
+    const SideProduct& side = *a.side;
+    const int groups = (w.inputs + input_group - 1) / input_group;
+    const int side_groups = (side.weights.inputs + input_group - 1) / input_group;
+    int block = side.block_begin;
+    const auto run = [&]<int panels>(int panel) __attribute__((always_inline)) {
+      constexpr std::ptrdiff_t line = block_rows * input_group;
+      I sums[panels > 0 ? panels : 1][1][gates], side_sums[side_rows];
+      const bool has_side = block < side.block_end;
+      const std::ptrdiff_t side_panel = block / side.weights.panel_blocks;
+      const std::int8_t* side_w =
+          static_cast<const std::int8_t*>(side.weights.weights) +
+          (side_panel * side_groups * side.weights.panel_blocks + block % side.weights.panel_blocks) * line;
+      sum_with_side<panels, gates>(
+          sums, a.rows.q,
+          static_cast<const std::int8_t*>(w.weights) + std::ptrdiff_t{panel} * groups * gates * line,
+          panels > 0 ? groups : 0, side_sums, side.rows.q, side.rows.stride, side_w,
+          side.weights.panel_blocks * line, has_side ? side_groups : 0);
+#pragma GCC unroll 2
+      for (int p = 0; p < panels; ++p) {
+        F y[1][gates];
+        Qint8::to_float(y, sums[p], w, a.rows, 0, panel + p, addend_of(panel + p, 0));
+        finish(panel + p, 0, y[0]);
+      }
+      if (!has_side) return;
+      const std::ptrdiff_t n = std::ptrdiff_t{block} * block_rows;
+      const F scale = S::load(side.weights.scale + n), bias = S::load(side.bias + n);
+      const I row_sum = S::load_int(side.weights.row_sum + n);
+#pragma GCC unroll 8
+      for (int r = 0; r < side_rows; ++r) {
+        const RowQuantization by = side.rows.quantization[r];
+        const I zero_point = S::set1_int(by.zero_point + S::activation_offset);
+        const I whole = S::sub_int(side_sums[r], S::mul_int(zero_point, row_sum));
+        S::store(side.y + r * side.y_stride + n,
+                 S::fma(S::to_float(whole), S::mul(S::set1(by.scale), scale), bias));
+      }
+      ++block;
+    };
+    const int count = a.panel_end - a.panel_begin;
+    for (int i = 0; i + 2 <= count; i += 2)
+      run.template operator()<2>(a.backward ? a.panel_end - 2 - i : a.panel_begin + i);
+    if (count % 2 == 1) run.template operator()<1>(a.backward ? a.panel_begin : a.panel_end - 1);
+    while (block < side.block_end) run.template operator()<0>(a.panel_begin);
+  }
 
   // float, or halves as uint16.
   template <class Weight>
@@ -323,48 +444,88 @@ struct SimdKernels {
     return S::div(S::sub(one, e), S::add(one, e));
   }
 
-  template <class Product>
-  static void lstm_step(const StepArgs& a) {
-    for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
-      const int unit = panel * block_rows;
-      const float* pre = a.pre + std::ptrdiff_t{panel} * 4 * block_rows;
+  // A step's new h: stored, and kept for its quantization. What stands past hidden_size is zero as long as h
+  // is finite: it changes neither the smallest nor the largest value.
+  static void put_h(const StepArgs& a, int unit, int row, F h, Range& range) {
+    store_columns(a.h + row * a.h_stride + unit, h, a.hidden_size - unit);
+    if (a.next.q == nullptr) return;
+    S::store(a.next.row + unit, h);
+    range.look(h);
+  }
+  static void quantize_h(const StepArgs& a, const Range& range) {
+    if (a.next.q == nullptr) return;
+    const Rounding rounding = rounding_of(range, *a.next.quantization);
+    for (int k = 0; k < a.hidden_size; k += 16) rounding.put(S::load(a.next.row + k), a.next.q + k);
+  }
+
+  static F finish_lstm(const StepArgs& a, int panel, int row, const F (&gates)[4]) {
+    float* c_row = a.state + row * a.state_stride + panel * block_rows;
+    F c = S::load(c_row), h;
+    lstm_gates(gates, c, h);
+    S::store(c_row, c);
+    return h;
+  }
+
+  static F finish_gru(const StepArgs& a, int panel, int row, const F (&gates)[3]) {
+    float* state = a.state + row * a.state_stride + panel * block_rows;
+    const F input_n = S::load(a.pre + row * a.pre_stride + (std::ptrdiff_t{panel} * 3 + 2) * block_rows);
+    const F n = tanh(S::fma(sigmoid(gates[0]), gates[2], input_n));
+    const F h = S::fma(sigmoid(gates[1]), S::sub(S::load(state), n), n);
+    S::store(state, h);
+    return h;
+  }
+
+  // A step of an LSTM or a GRU. addend_of(panel, r) is what the product of row r is added to; finish(a,
+  // panel, row, gates) makes h of a panel's gates.
+  template <class Product, int gate_count, class AddendOf, class Finish>
+  static void gated_step(const StepArgs& a, const AddendOf& addend_of, const Finish& finish) {
+    Range range;
+    const auto finish_row = [&](int panel, int row, const F(&gates)[gate_count])
+        __attribute__((always_inline)) {
+      put_h(a, panel * block_rows, row, finish(a, panel, row, gates), range);
+    };
+    bool done = false;
+    if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
+      if (a.side != nullptr) {
+        panels_with_side<gate_count>(a, addend_of, finish_row);
+        done = true;
+      }
+    }
+    for (int i = 0; !done && i < a.panel_end - a.panel_begin; ++i) {
+      const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
       for_tiles(a.rows.count, [&]<int MR>(int r) {
-        F gates[MR][4];
-        Product::product(gates, a.weights, a.rows, r, panel, Addend{pre + r * a.pre_stride, a.pre_stride});
-        for (int m = 0; m < MR; ++m) {
-          float* c_row = a.state + (r + m) * a.state_stride + unit;
-          F c = S::load(c_row), h;
-          lstm_gates(gates[m], c, h);
-          S::store(c_row, c);
-          store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
-        }
+        F gates[MR][gate_count];
+        Product::product(gates, a.weights, a.rows, r, panel, addend_of(panel, r));
+        for (int m = 0; m < MR; ++m) finish_row(panel, r + m, gates[m]);
       });
     }
+    quantize_h(a, range);
+  }
+
+  template <class Product>
+  static void lstm_step(const StepArgs& a) {
+    gated_step<Product, 4>(
+        a,
+        [&](int panel, int r) {
+          return Addend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 4 * block_rows, a.pre_stride};
+        },
+        finish_lstm);
   }
 
   template <class Product>
   static void gru_step(const StepArgs& a) {
-    for (int panel = a.panel_begin; panel < a.panel_end; ++panel) {
-      const int unit = panel * block_rows;
-      const float* pre = a.pre + std::ptrdiff_t{panel} * 3 * block_rows;
-      for_tiles(a.rows.count, [&]<int MR>(int r) {
-        F gates[MR][3];
-        Product::product(gates, a.weights, a.rows, r, panel,
-                         GruAddend{pre + r * a.pre_stride, a.pre_stride, a.hidden_bias + unit});
-        for (int m = 0; m < MR; ++m) {
-          float* state = a.state + (r + m) * a.state_stride + unit;
-          const F input_n = S::load(pre + (r + m) * a.pre_stride + 2 * block_rows);
-          const F n = tanh(S::fma(sigmoid(gates[m][0]), gates[m][2], input_n));
-          const F h = S::fma(sigmoid(gates[m][1]), S::sub(S::load(state), n), n);
-          S::store(state, h);
-          store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
-        }
-      });
-    }
+    gated_step<Product, 3>(
+        a,
+        [&](int panel, int r) {
+          return GruAddend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 3 * block_rows, a.pre_stride,
+                           a.hidden_bias + panel * block_rows};
+        },
+        finish_gru);
   }
 
   template <class Product>
   static void rnn_step(const StepArgs& a) {
+    Range range;
     for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
       const int first = panel * a.weights.panel_rows();
       for_tiles(a.rows.count, [&]<int MR>(int r) {
@@ -372,13 +533,11 @@ struct SimdKernels {
         Product::product(gates, a.weights, a.rows, r, panel,
                          Addend{a.pre + r * a.pre_stride + first, a.pre_stride});
         for (int m = 0; m < MR; ++m)
-          for (int b = 0; b < NB; ++b) {
-            const int unit = first + b * block_rows;
-            const F h = a.relu ? S::relu(gates[m][b]) : tanh(gates[m][b]);
-            store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
-          }
+          for (int b = 0; b < NB; ++b)
+            put_h(a, first + b * block_rows, r + m, a.relu ? S::relu(gates[m][b]) : tanh(gates[m][b]), range);
       });
     });
+    quantize_h(a, range);
   }
 };
 
@@ -392,6 +551,7 @@ constexpr KernelTable simd_table(const char* name, std::uint32_t required_featur
       .name = name,
       .required_features = required_features,
       .activation_offset = S::activation_offset,
+      .side_products = S::side_products,
       .quantize_rows = K::quantize_rows,
       .projects = {K::template project<Float32>, K::template project<Float16>, K::template project<Qint8>},
       .steps = {{K::template lstm_step<Float32>, K::template lstm_step<Float16>,

@@ -17,12 +17,14 @@ constexpr std::int64_t chunk_rows = 256;
 
 }  // namespace
 
-void linear_forward(const LinearWeights& weights, const float* x, std::int64_t rows, float* y) {
+void linear_forward(const LinearWeights& weights, const float* x, std::int64_t rows, float* y,
+                    const kernels::Rows* given) {
   const kernels::MatrixView matrix = weights.weight.view();
   const int in_features = weights.weight.inputs, out_features = weights.weight.rows;
   const bool quantized = matrix.format == kernels::Format::qint8;
   thread_local QuantizedRows scratch;
-  if (quantized) scratch.reserve(static_cast<std::size_t>(std::min(rows, chunk_rows)), in_features);
+  if (quantized && given == nullptr)
+    scratch.reserve(static_cast<std::size_t>(std::min(rows, chunk_rows)), in_features);
   QuantizedRows& q = scratch;  // the caller's, also inside the team
 
   const bool alone = rows * in_features * out_features < work_for_a_team;
@@ -39,7 +41,11 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
                                 .columns = out_features,
                                 .panel_begin = panels.begin,
                                 .panel_end = panels.end};
-      if (quantized) {
+      if (given != nullptr) {
+        args.rows = {given->q + first * given->stride, given->quantization + first, nullptr, given->stride,
+                     count};
+        weights.kernels->project(matrix.format)(args);
+      } else if (quantized) {
         const base::Team::Slice mine = team.slice(count);
         weights.kernels->quantize_rows({.x = x_chunk + std::ptrdiff_t{mine.begin} * in_features,
                                         .x_stride = in_features,

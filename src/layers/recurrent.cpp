@@ -125,25 +125,64 @@ struct Pass {
     return {nullptr, nullptr, output + time(i - 1) * output_time, output_row, count};
   }
 
-  // The input's part of the gates for steps [i, i + count) of the loop, in time order in `pre`.
-  void project_input(int i, int count, Team::Slice panels, std::ptrdiff_t pre_stride) const {
-    const std::ptrdiff_t first = std::ptrdiff_t{std::min(time(i), time(i + count - 1))} * batch();
+  // The input's part of the gates is made for a group of steps at a time, of consecutive times from `first`.
+  // While one row goes through int8 weights, its steps make the next group's on the side, into the other half
+  // of `pre`.
+  struct Group {
+    int first;
+    int count;
+    float* pre;
+  };
+  bool works_ahead() const {
+    return quantized() && call.batch == 1 && weights.kernels->side_products && weights.cell != Cell::rnn &&
+           call.steps > kernels::side_rows;
+  }
+  Group group_at(int begin, bool ahead) const {
+    const int wanted = ahead ? kernels::side_rows : chunk_steps;
+    // The last group of those that work ahead reaches back to be whole.
+    const int count = ahead ? wanted : std::min(wanted, call.steps - begin);
+    const int first = std::clamp(reverse ? call.steps - begin - count : begin, 0, call.steps - count);
+    const std::ptrdiff_t half = ahead ? begin / wanted % 2 * wanted : 0;
+    return {first, count, scratch.pre.data() + half * batch() * pre_stride()};
+  }
+  std::ptrdiff_t pre_stride() const { return std::ptrdiff_t{direction.hh.blocks} * kernels::block_rows; }
+
+  Rows input_rows(const Group& group) const {
+    const std::ptrdiff_t first = std::ptrdiff_t{group.first} * batch();
     Rows rows = input;
-    rows.count = count * batch();
+    rows.count = group.count * batch();
     if (quantized()) {
       rows.q += first * rows.stride;
       rows.quantization += first;
     } else {
       rows.x += first * rows.stride;
     }
+    return rows;
+  }
+
+  void project_input(const Group& group, Team::Slice panels) const {
     weights.kernels->project(direction.ih.format)({.weights = direction.ih.view(),
-                                                   .rows = rows,
+                                                   .rows = input_rows(group),
                                                    .bias = direction.bias.data(),
-                                                   .y = scratch.pre.data(),
-                                                   .y_stride = pre_stride,
+                                                   .y = group.pre,
+                                                   .y_stride = pre_stride(),
                                                    .columns = direction.ih.blocks * kernels::block_rows,
                                                    .panel_begin = panels.begin,
                                                    .panel_end = panels.end});
+  }
+
+  // The part of the next group's product that belongs to step `i` of a group: of a member's blocks, an equal
+  // share.
+  kernels::SideProduct side_product(const Group& next, int i, Team::Slice panels) const {
+    const int gates = direction.ih.gates, begin = panels.begin * gates,
+              blocks = (panels.end - panels.begin) * gates;
+    return {.weights = direction.ih.view(),
+            .rows = input_rows(next),
+            .bias = direction.bias.data(),
+            .y = next.pre,
+            .y_stride = pre_stride(),
+            .block_begin = begin + blocks * i / kernels::side_rows,
+            .block_end = begin + blocks * (i + 1) / kernels::side_rows};
   }
 
   // h, of hidden_size, becomes the output, of proj_size.
@@ -171,25 +210,30 @@ struct Pass {
   void run(Team& team) const {
     // A member computes the gates of its own panels only, from its own part of `pre`.
     const Team::Slice panels = team.slice(direction.hh.panels());
-    const std::ptrdiff_t pre_stride = std::ptrdiff_t{direction.hh.blocks} * kernels::block_rows;
-    const bool projected = weights.proj_size > 0;
+    const bool projected = weights.proj_size > 0, ahead = works_ahead();
+    const bool quantizes_itself = quantized() && !projected && batch() == 1 && team.size() == 1;
     const KernelTable::Step step = weights.kernels->step(weights.cell, direction.hh.format);
     if (quantized())
       quantize_first_state(team);
     else if (team.rank() == 0)
       place_first_state();
     team.barrier();
-    for (int begin = 0; begin < call.steps; begin += chunk_steps) {
-      const int count = std::min(chunk_steps, call.steps - begin);
-      project_input(begin, count, panels, pre_stride);
-      for (int i = begin; i < begin + count; ++i) {
-        const int in_chunk = reverse ? begin + count - 1 - i : i - begin;
+    Group group{}, next{};
+    for (int begin = 0; begin < call.steps; begin += group.count) {
+      group = ahead && begin > 0 ? next : group_at(begin, ahead);
+      if (!ahead || begin == 0) project_input(group, panels);
+      const bool has_next = ahead && begin + group.count < call.steps;
+      if (has_next) next = group_at(begin + group.count, ahead);
+      for (int i = begin; i < std::min(begin + group.count, call.steps); ++i) {
+        const std::ptrdiff_t slot = std::ptrdiff_t{slot_after(time(i))} * batch();
+        kernels::SideProduct side;
+        if (has_next) side = side_product(next, i - begin, panels);
         float* h = output + time(i) * output_time;
         const Rows before = state_before(i);
         step({.weights = direction.hh.view(),
               .rows = before,
-              .pre = scratch.pre.data() + std::ptrdiff_t{in_chunk} * batch() * pre_stride,
-              .pre_stride = pre_stride,
+              .pre = group.pre + std::ptrdiff_t{time(i) - group.first} * batch() * pre_stride(),
+              .pre_stride = pre_stride(),
               .hidden_bias = direction.hidden_bias.data(),
               .state = scratch.carried.data(),
               .state_stride = padded(weights.hidden_size),
@@ -198,12 +242,18 @@ struct Pass {
               .hidden_size = weights.hidden_size,
               .panel_begin = panels.begin,
               .panel_end = panels.end,
-              .relu = weights.relu});
+              .relu = weights.relu,
+              .backward = i % 2 == 1,
+              .next = quantizes_itself
+                          ? kernels::NextRow{scratch.row.data(), state->q.data() + slot * state->stride,
+                                             state->quantization.data() + slot}
+                          : kernels::NextRow{},
+              .side = has_next ? &side : nullptr});
         team.barrier();
         if (projected) project_hidden(team, h, before.count);
-        if (quantized()) {
+        if (quantized() && !quantizes_itself) {
           quantize_slice(*weights.kernels, h, output_row, weights.state_size(), team.slice(before.count),
-                         *state, std::ptrdiff_t{slot_after(time(i))} * batch());
+                         *state, slot);
           team.barrier();
         }
       }
@@ -259,10 +309,11 @@ struct Forward {
 
   void reserve(std::ptrdiff_t pre_stride, int chunk_steps) const {
     const std::size_t batch = to_size(call.batch), units = to_size(weights.hidden_size);
-    scratch.pre.reserve(to_size(chunk_steps) * batch * to_size(pre_stride));
+    scratch.pre.reserve(to_size(std::max(chunk_steps, 2 * kernels::side_rows)) * batch * to_size(pre_stride));
     scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
     scratch.zeros.reserve(
         std::max(to_size(std::max(c_size, h_size)), to_size(padded(weights.proj_size) + 64)));
+    scratch.row.reserve(to_size(padded(weights.hidden_size)));
     if (weights.proj_size > 0) {
       scratch.hidden.reserve(batch * units);
       if (quantized) scratch.unprojected.reserve(batch, weights.hidden_size);
@@ -305,12 +356,14 @@ struct Forward {
         output = scratch.rows[layer % 2].reserve(to_size((keep_output ? rows : call.batch) * width));
       }
       Rows input{nullptr, nullptr, x, from.spacing(), 0};
-      if (quantized && !input_is_state) scratch.input.reserve(to_size(rows), inputs);
+      const bool given = layer == 0 && call.quantized_input != nullptr;
+      const bool quantize = quantized && !input_is_state && !given;
+      if (quantize) scratch.input.reserve(to_size(rows), inputs);
       if (!quantized && !from.even()) input = gather(x, from, inputs);
-      if (quantized) {
-        const QuantizedRows& q = input_is_state ? scratch.state[(layer - 1) % 2] : scratch.input;
-        input = quantized_rows(q, input_is_state);
-      }
+      if (quantized)
+        input = given            ? *call.quantized_input
+                : input_is_state ? quantized_rows(scratch.state[(layer - 1) % 2], true)
+                                 : quantized_rows(scratch.input, false);
       for (int d = 0; d < directions; ++d) {
         const std::ptrdiff_t index = std::ptrdiff_t{layer} * directions + d;
         load_carried(index);
@@ -332,7 +385,7 @@ struct Forward {
                         .output_row = to.row,
                         .active = call.lengths != nullptr ? scratch.active.data() : nullptr,
                         .chunk_steps = chunk_steps};
-        const bool quantize_input = quantized && !input_is_state && d == 0;
+        const bool quantize_input = quantize && d == 0;
         base::run_team(threads, [&](Team& team) {
           if (quantize_input) {
             const Team::Slice mine = team.slice(rows);
@@ -389,6 +442,7 @@ void RecurrentScratch::reserve_as(const RecurrentScratch& other) {
   }
   buffer(gathered, other.gathered);
   buffer(hidden, other.hidden);
+  buffer(row, other.row);
   buffer(pre, other.pre);
   buffer(carried, other.carried);
   buffer(zeros, other.zeros);

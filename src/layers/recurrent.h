@@ -48,6 +48,10 @@ struct RecurrentCall {
   std::ptrdiff_t output_time, output_row;
   float* h_n;  // as h0: after each row's own last step
   float* c_n;
+
+  // The rows of the input in time order as this table's int8, or null; then `input` is not read. Weights of
+  // qint8 only. They must not live in the scratch of this call.
+  const kernels::Rows* quantized_input = nullptr;
 };
 
 // Memory that calls use again.
@@ -58,6 +62,7 @@ struct RecurrentScratch {
   QuantizedRows unprojected;     // [batch, hidden_size]
   base::Buffer<float> hidden;    // the same in float
   base::Buffer<float> rows[2];   // float outputs of inner layers, by layer's parity
+  base::Buffer<float> row;       // one h, padded to 16
   base::Buffer<float> pre;       // [chunk of steps * batch, packed gates]
   base::Buffer<float> carried;   // c, or a GRU's h: [batch, hidden_size padded to 16]
   base::Buffer<float> zeros;     // [batch, state_size or hidden_size], never written

@@ -4,15 +4,10 @@
 
 #include "base/float_environment.h"
 #include "fourfold/error.h"
-#include "layers/linear.h"
+#include "modules/linear.h"
 #include "modules/parameters.h"
 
 namespace fourfold {
-
-struct Linear::Weights {
-  layers::LinearWeights packed;
-  Tensor bias;  // as it came; [0] where there is none
-};
 
 namespace {
 

@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "fourfold/error.h"
+#include "quant/half_weights.h"
 #include "quant/quantize_weights.h"
 
 namespace fourfold::modules {
@@ -61,19 +62,12 @@ const Tensor& ParameterReader::take(const std::string& name, const std::vector<s
   return tensor;
 }
 
-kernels::PackedMatrix ParameterReader::take_weight(const std::string& name, int rows, int inputs, int gates) {
-  const Tensor& weight = find(name, {rows, inputs});
-  if (weight.dtype() == DType::float32)
-    return kernels::pack_float32(weight.data<float>(), rows, inputs, gates);
-  if (weight.dtype() == DType::float16)
-    return kernels::pack_float16(reinterpret_cast<const std::uint16_t*>(weight.bytes().data()), rows, inputs,
-                                 gates);
-  if (weight.dtype() != DType::int8)
-    throw Error(name + ": expected float32, float16 or int8, got " + std::string(dtype_name(weight.dtype())));
-
+// The scale of an int8 weight: both are checked.
+const Tensor& ParameterReader::take_scale(const std::string& name, const Tensor& weight) {
+  const std::int64_t rows = weight.size(0), inputs = weight.size(1);
   const Tensor& scale = take(name + "_scale", {rows});
   const float* s = scale.data<float>();
-  for (int row = 0; row < rows; ++row)
+  for (std::int64_t row = 0; row < rows; ++row)
     if (!(std::isnormal(s[row]) && s[row] > 0)) {
       std::ostringstream value;  // to_string would print a subnormal as 0.000000
       value << s[row];
@@ -85,7 +79,38 @@ kernels::PackedMatrix ParameterReader::take_weight(const std::string& name, int 
     if (q[i] == -128)
       throw Error(name + "[" + std::to_string(i / inputs) + ", " + std::to_string(i % inputs) +
                   "] is -128: quantized weights are from -127 to 127");
-  return kernels::pack_qint8(q, s, rows, inputs, gates);
+  return scale;
+}
+
+// A weight of one of the formats; halves are checked.
+const Tensor& ParameterReader::find_weight(const std::string& name, int rows, int inputs) {
+  const Tensor& weight = find(name, {rows, inputs});
+  if (weight.dtype() == DType::float16) {
+    const auto* halves = reinterpret_cast<const std::uint16_t*>(weight.bytes().data());
+    for (std::int64_t i = 0; i < weight.numel(); ++i)
+      if ((halves[i] & 0x7c00u) == 0x7c00u)
+        throw Error(name + "[" + std::to_string(i / inputs) + ", " + std::to_string(i % inputs) + "] is " +
+                    ((halves[i] & 0x3ffu) != 0 ? "NaN" : "infinite") + ": float16 weights must be finite");
+  } else if (weight.dtype() != DType::float32 && weight.dtype() != DType::int8) {
+    throw Error(name + ": expected float32, float16 or int8, got " + std::string(dtype_name(weight.dtype())));
+  }
+  return weight;
+}
+
+kernels::PackedMatrix ParameterReader::take_weight(const std::string& name, int rows, int inputs, int gates) {
+  const Tensor& weight = find_weight(name, rows, inputs);
+  if (weight.dtype() == DType::float32)
+    return kernels::pack_float32(weight.data<float>(), rows, inputs, gates);
+  if (weight.dtype() == DType::float16)
+    return kernels::pack_float16(reinterpret_cast<const std::uint16_t*>(weight.bytes().data()), rows, inputs,
+                                 gates);
+  const Tensor& scale = take_scale(name, weight);
+  return kernels::pack_qint8(weight.data<std::int8_t>(), scale.data<float>(), rows, inputs, gates);
+}
+
+PlainWeight ParameterReader::take_plain_weight(const std::string& name, int rows, int inputs) {
+  const Tensor& weight = find_weight(name, rows, inputs);
+  return {weight, weight.dtype() == DType::int8 ? take_scale(name, weight) : Tensor()};
 }
 
 void ParameterReader::finish() const {
@@ -115,7 +140,7 @@ kernels::PackedMatrix quantized_copy(const kernels::PackedMatrix& weight, std::s
   std::vector<float> plain(static_cast<std::size_t>(rows) * static_cast<std::size_t>(inputs));
   kernels::unpack_float32(weight, plain.data());
   if (dtype == DType::float16) {
-    const std::vector<std::uint16_t> halves = quant::to_float16(plain, inputs, name);
+    const std::vector<std::uint16_t> halves = quant::half_weights(plain, inputs, name);
     return kernels::pack_float16(halves.data(), rows, inputs, weight.gates);
   }
   const quant::QuantizedWeights result = quant::quantize_weights(plain, rows, inputs, name);

@@ -24,6 +24,12 @@ void require_quantizable(DType dtype, std::string_view kind);
 // Throws Error, naming `name` and the index, where a bias that goes with int8 weights is NaN or infinite.
 void require_finite_bias(const Tensor& bias, std::string_view name);
 
+// A weight that the kernels do not pack.
+struct PlainWeight {
+  Tensor weight;
+  Tensor scale;  // [0] where the weight is not int8
+};
+
 // Takes the tensors of one layer out of a state dict, and says what is wrong with one that does not fit.
 class ParameterReader {
  public:
@@ -35,11 +41,17 @@ class ParameterReader {
   // A weight [rows, inputs]: float32, float16, or int8 with `name`_scale [rows], packed for the kernels.
   kernels::PackedMatrix take_weight(const std::string& name, int rows, int inputs, int gates);
 
+  // A weight [rows, inputs] as it is: float32, float16, or int8 with `name`_scale [rows]. A float16 one must
+  // be finite.
+  PlainWeight take_plain_weight(const std::string& name, int rows, int inputs);
+
   // Error where a tensor is left that no one asked for.
   void finish() const;
 
  private:
   const Tensor& find(const std::string& name, const std::vector<std::int64_t>& shape);
+  const Tensor& find_weight(const std::string& name, int rows, int inputs);
+  const Tensor& take_scale(const std::string& name, const Tensor& weight);
 
   const StateDict& state_;
   std::vector<bool> taken_;

@@ -216,10 +216,6 @@ void require_state(const RecurrentShape& s, const Tensor* state, const std::vect
                           got(*state));
 }
 
-struct Result {
-  Tensor output, h, c;
-};
-
 // How to go from the caller's order of sequences to the kernels': the longest first.
 struct Order {
   std::vector<std::size_t> from;  // [batch]; empty: as they are
@@ -245,24 +241,108 @@ Order order_of(const RecurrentShape& s, const Lengths& lengths, std::int64_t ste
   return order;
 }
 
-// Sequence b of the result is sequence from[b] of `tensor`, or the other way round; `axis` is the batch's.
-Tensor reordered(const Tensor& tensor, int axis, const std::vector<std::size_t>& from, bool back) {
-  Tensor result(tensor.shape());
-  const std::size_t batch = from.size();
-  std::size_t outer = 1;
-  for (int d = 0; d < axis; ++d) outer *= static_cast<std::size_t>(tensor.size(d));
-  const std::size_t width = static_cast<std::size_t>(tensor.numel()) / (outer * batch);
-  for (std::size_t o = 0; o < outer; ++o)
-    for (std::size_t b = 0; b < batch; ++b) {
-      const std::size_t source = (o * batch + (back ? b : from[b])) * width;
-      const std::size_t target = (o * batch + (back ? from[b] : b)) * width;
-      std::copy_n(tensor.data<float>() + source, width, result.data<float>() + target);
+// [outer, batch, width]: sequence b of `to` is sequence order[b] of `from`; or, `back`, the other way round.
+void reorder(const float* from, float* to, std::int64_t outer, const std::vector<std::size_t>& order,
+             std::int64_t width, bool back) {
+  const std::int64_t batch = std::ssize(order);
+  for (std::int64_t o = 0; o < outer; ++o)
+    for (std::int64_t b = 0; b < batch; ++b) {
+      const auto other = static_cast<std::int64_t>(order[static_cast<std::size_t>(b)]);
+      std::copy_n(from + (o * batch + (back ? b : other)) * width, width,
+                  to + (o * batch + (back ? other : b)) * width);
     }
-  return result;
 }
 
-Result run(const RecurrentShape& s, const RecurrentParameters& parameters, const Tensor& input,
-           const Tensor* h0, const Tensor* c0, const Lengths& lengths) {
+// Arrays in the order of lengths, in memory of their own: the caller's are copied in, and back.
+class ReorderedArrays {
+ public:
+  ReorderedArrays(const RecurrentShape& s, const RecurrentArrays& from, const std::vector<std::size_t>& order)
+      : from_(from),
+        order_(order),
+        states_(s.states()),
+        h_size_(s.state_size()),
+        c_size_(s.hidden_size),
+        // A batch that comes first is one row of all its steps.
+        outer_(from.batch_first ? 1 : from.steps),
+        inner_(from.batch_first ? from.steps : 1),
+        width_(s.directions() * s.state_size()) {
+    const auto room = [&](std::int64_t outer, std::int64_t width) {
+      return std::vector<float>(static_cast<std::size_t>(outer * from.batch * width));
+    };
+    input_ = room(outer_, inner_ * s.input_size);
+    reorder(from.input, input_.data(), outer_, order, inner_ * s.input_size, false);
+    const auto state = [&](const float* given, std::vector<float>& own, std::int64_t size) {
+      own = room(states_, size);
+      if (given != nullptr) reorder(given, own.data(), states_, order, size, false);
+    };
+    state(from.h0, h_, h_size_);
+    if (from.c_n != nullptr) state(from.c0, c_, c_size_);
+    output_ = room(outer_, inner_ * width_);
+  }
+  RecurrentArrays view() {
+    RecurrentArrays own = from_;
+    own.input = input_.data();
+    own.h0 = own.h_n = h_.data();
+    own.output = output_.data();
+    if (from_.c_n != nullptr) own.c0 = own.c_n = c_.data();
+    return own;
+  }
+  void copy_back() const {
+    reorder(output_.data(), from_.output, outer_, order_, inner_ * width_, true);
+    reorder(h_.data(), from_.h_n, states_, order_, h_size_, true);
+    if (from_.c_n != nullptr) reorder(c_.data(), from_.c_n, states_, order_, c_size_, true);
+  }
+
+ private:
+  const RecurrentArrays& from_;
+  const std::vector<std::size_t>& order_;
+  std::int64_t states_, h_size_, c_size_, outer_, inner_, width_;
+  std::vector<float> input_, h_, c_, output_;
+};
+
+}  // namespace
+
+void run(const RecurrentShape& s, const RecurrentParameters& parameters, const RecurrentArrays& arrays,
+         const Lengths& lengths, Int8Rows* rows) {
+  const std::int64_t steps = arrays.steps, batch = arrays.batch;
+  if (steps < 1 || batch < 1 || steps > std::numeric_limits<int>::max() / 2 / batch)
+    throw InvalidArgument(std::string(s.kind) + ": an input of " + std::to_string(steps) + " steps of " +
+                          std::to_string(batch) +
+                          " sequences: each must be at least 1, and their product below 2^30");
+  const Order order = order_of(s, lengths, steps, batch);
+  if (!order.from.empty()) {
+    ReorderedArrays reordered(s, arrays, order.from);
+    Lengths sorted(order.lengths.begin(), order.lengths.end());
+    run(s, parameters, reordered.view(), sorted);
+    return reordered.copy_back();
+  }
+  // int8 rows come in time order: as the output's, where that is not in another.
+  const bool in_time_order = order.lengths.empty() && (!arrays.batch_first || batch == 1 || steps == 1);
+  const bool take_rows =
+      rows != nullptr && in_time_order && parameters.packed.format() == kernels::Format::qint8;
+  const std::int64_t width = s.directions() * s.state_size();
+  const base::FloatEnvironment environment;
+  layers::recurrent_forward(parameters.packed,
+                            {.input = arrays.input,
+                             .input_time = arrays.batch_first ? s.input_size : batch * s.input_size,
+                             .input_row = arrays.batch_first ? steps * s.input_size : s.input_size,
+                             .steps = static_cast<int>(steps),
+                             .batch = static_cast<int>(batch),
+                             .lengths = order.lengths.empty() ? nullptr : order.lengths.data(),
+                             .h0 = arrays.h0,
+                             .c0 = arrays.c0,
+                             .output = arrays.output,
+                             .output_time = arrays.batch_first ? width : batch * width,
+                             .output_row = arrays.batch_first ? steps * width : width,
+                             .h_n = arrays.h_n,
+                             .c_n = arrays.c_n,
+                             .quantized_input = take_rows ? rows->input : nullptr},
+                            rows != nullptr ? *rows->scratch : thread_scratch(),
+                            take_rows ? &rows->output : nullptr);
+}
+
+RecurrentResult run(const RecurrentShape& s, const RecurrentParameters& parameters, const Tensor& input,
+                    const Tensor* h0, const Tensor* c0, const Lengths& lengths, Int8Rows* rows) {
   const std::string kind = std::string(s.kind) + ": ";
   require_float32(s, input, "input");
   const std::int64_t batched_dim = s.is_cell ? 2 : 3;
@@ -278,9 +358,6 @@ Result run(const RecurrentShape& s, const RecurrentParameters& parameters, const
   const bool batched = input.dim() == batched_dim, batch_first = batched && s.batch_first;
   const std::int64_t steps = s.is_cell ? 1 : input.size(batch_first ? 1 : 0);
   const std::int64_t batch = !batched ? 1 : s.is_cell || batch_first ? input.size(0) : input.size(1);
-  if (steps < 1 || batch < 1 || steps > std::numeric_limits<int>::max() / 2 / batch)
-    throw InvalidArgument(kind + "input of shape " + shape_text(input.shape()) +
-                          ": time and batch must be at least 1, and their product below 2^30");
   if (!batched && !lengths.empty())
     throw InvalidArgument(kind + "lengths are for a batch of sequences; this input has no batch dimension");
 
@@ -299,42 +376,21 @@ Result run(const RecurrentShape& s, const RecurrentParameters& parameters, const
   std::vector<std::int64_t> output_shape = input.shape();
   output_shape.back() = width;
   const bool lstm = s.cell == Cell::lstm;
-  Result result{Tensor(output_shape), Tensor(h_shape), lstm ? Tensor(c_shape) : Tensor()};
+  RecurrentResult result{Tensor(output_shape), Tensor(h_shape), lstm ? Tensor(c_shape) : Tensor()};
 
-  const Order order = order_of(s, lengths, steps, batch);
-  const int time_axis_first = batch_first ? 0 : 1, state_axis = 1;
-  Tensor sorted_input, sorted_h0, sorted_c0;
-  const Tensor *x = &input, *h = h0, *c = c0;
-  if (!order.from.empty()) {
-    x = &(sorted_input = reordered(input, time_axis_first, order.from, false));
-    if (h0 != nullptr) h = &(sorted_h0 = reordered(*h0, state_axis, order.from, false));
-    if (c0 != nullptr) c = &(sorted_c0 = reordered(*c0, state_axis, order.from, false));
-  }
-  const base::FloatEnvironment environment;
-  layers::recurrent_forward(parameters.packed,
-                            {.input = x->data<float>(),
-                             .input_time = batch_first ? s.input_size : batch * s.input_size,
-                             .input_row = batch_first ? steps * s.input_size : s.input_size,
-                             .steps = static_cast<int>(steps),
-                             .batch = static_cast<int>(batch),
-                             .lengths = order.lengths.empty() ? nullptr : order.lengths.data(),
-                             .h0 = h != nullptr ? h->data<float>() : nullptr,
-                             .c0 = c != nullptr ? c->data<float>() : nullptr,
-                             .output = result.output.data<float>(),
-                             .output_time = batch_first ? width : batch * width,
-                             .output_row = batch_first ? steps * width : width,
-                             .h_n = result.h.data<float>(),
-                             .c_n = lstm ? result.c.data<float>() : nullptr},
-                            thread_scratch());
-  if (!order.from.empty()) {
-    result.output = reordered(result.output, time_axis_first, order.from, true);
-    result.h = reordered(result.h, state_axis, order.from, true);
-    if (lstm) result.c = reordered(result.c, state_axis, order.from, true);
-  }
+  run(s, parameters,
+      {.input = input.data<float>(),
+       .steps = steps,
+       .batch = batch,
+       .batch_first = batch_first,
+       .h0 = h0 != nullptr ? h0->data<float>() : nullptr,
+       .c0 = c0 != nullptr ? c0->data<float>() : nullptr,
+       .output = result.output.data<float>(),
+       .h_n = result.h.data<float>(),
+       .c_n = lstm ? result.c.data<float>() : nullptr},
+      lengths, rows);
   return result;
 }
-
-}  // namespace
 
 RecurrentShape shape_of(const LstmOptions& o) {
   return {"LSTM", Cell::lstm,   false,         o.input_size, o.hidden_size,   o.bias,

@@ -52,6 +52,41 @@ struct RecurrentShape {
   std::int64_t states() const { return num_layers * directions(); }
 };
 
+// What a module gives; c of an LSTM only.
+struct RecurrentResult {
+  Tensor output, h, c;
+};
+
+// What a Sequential hands from one module to the next besides floats.
+struct Int8Rows {
+  const kernels::Rows* input = nullptr;  // the rows of the input in time order, or null
+  layers::RecurrentScratch* scratch;     // other than that which holds `input`
+  kernels::Rows output = {};             // set, where the output's rows are int8 in time order too
+};
+
+// Contiguous arrays of one call, in PyTorch's shapes: see RecurrentCall. h0 and c0 may be null.
+struct RecurrentArrays {
+  const float* input;  // [steps, batch, input_size], or [batch, steps, input_size]
+  std::int64_t steps;
+  std::int64_t batch;
+  bool batch_first;  // of this input: an unbatched one has none
+  const float* h0;
+  const float* c0;
+  float* output;
+  float* h_n;
+  float* c_n;  // of an LSTM
+};
+
+// One call of a module or a cell; `lengths` may be empty. Throws InvalidArgument where steps, batch or
+// lengths are out of range; the sizes of the arrays are the caller's business.
+void run(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
+         const RecurrentArrays& arrays, const Lengths& lengths, Int8Rows* rows = nullptr);
+
+// The same on tensors, whose shapes and dtypes are checked; h0 and c0 may be null.
+RecurrentResult run(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
+                    const Tensor& input, const Tensor* h0, const Tensor* c0, const Lengths& lengths,
+                    Int8Rows* rows = nullptr);
+
 RecurrentShape shape_of(const LstmOptions& options);
 RecurrentShape shape_of(const GruOptions& options);
 RecurrentShape shape_of(const RnnOptions& options);

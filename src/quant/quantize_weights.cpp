@@ -5,40 +5,19 @@
 #include <limits>
 #include <string>
 
-#include "base/half.h"
 #include "fourfold/error.h"
 
 namespace fourfold::quant {
-namespace {
-
-// "weight[3, 7]"; `inputs` is the length of a row, 0 for a vector.
-std::string place(std::string_view name, std::size_t i, int inputs) {
-  const auto width = static_cast<std::size_t>(inputs);
-  const std::string at =
-      inputs > 0 ? std::to_string(i / width) + ", " + std::to_string(i % width) : std::to_string(i);
-  return std::string(name) + "[" + at + "]";
-}
-
-}  // namespace
 
 void require_finite(std::span<const float> values, int inputs, std::string_view name) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(values[i])) continue;
-    throw Error(place(name, i, inputs) + " is " + (std::isnan(values[i]) ? "NaN" : "infinite") +
+    const std::string at = inputs > 0 ? std::to_string(i / static_cast<std::size_t>(inputs)) + ", " +
+                                            std::to_string(i % static_cast<std::size_t>(inputs))
+                                      : std::to_string(i);
+    throw Error(std::string(name) + "[" + at + "] is " + (std::isnan(values[i]) ? "NaN" : "infinite") +
                 ": weights and biases must be finite to be quantized");
   }
-}
-
-std::vector<std::uint16_t> to_float16(std::span<const float> weight, int inputs, std::string_view name) {
-  require_finite(weight, inputs, name);
-  std::vector<std::uint16_t> halves(weight.size());
-  for (std::size_t i = 0; i < weight.size(); ++i) {
-    halves[i] = base::float_to_half(weight[i]);
-    if ((halves[i] & 0x7fffu) == 0x7c00u)
-      throw Error(place(name, i, inputs) + " is " + std::to_string(weight[i]) +
-                  ": past 65,504, the largest number of float16");
-  }
-  return halves;
 }
 
 QuantizedWeights quantize_weights(std::span<const float> weight, int rows, int inputs,

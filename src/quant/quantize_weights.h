@@ -1,4 +1,4 @@
-// Float weights to int8 ones, a scale a row, symmetric (numerics.md, "Weights"), or to IEEE halves.
+// Float weights to int8 ones: a scale a row, symmetric (numerics.md, "Weights").
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,6 @@ struct QuantizedWeights {
 // weight: [rows, inputs], row-major. A row whose scale would be below the smallest normal float counts as
 // zero. Throws Error where a weight is not finite, naming `name` and the index.
 QuantizedWeights quantize_weights(std::span<const float> weight, int rows, int inputs, std::string_view name);
-
-// Each weight to the nearest half. Throws Error, as above, for one that is not finite or past 65,504.
-std::vector<std::uint16_t> to_float16(std::span<const float> weight, int inputs, std::string_view name);
 
 // Throws Error as above where a value is NaN or infinite; `inputs` is the length of a row, 0 for a vector.
 void require_finite(std::span<const float> values, int inputs, std::string_view name);

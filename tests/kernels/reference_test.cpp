@@ -12,6 +12,7 @@
 
 #include "kernels/cases.h"
 #include "kernels/gate_cases.h"
+#include "quant/half_weights.h"
 #include "quant/quantize_weights.h"
 
 namespace fourfold::kernels::test {
@@ -346,7 +347,7 @@ struct BothWeights {
       packed = pack_float32(w.data(), rows, inputs, gates);
       plain = reference::FloatMatrix{w, inputs};
     } else if (format == Format::float16) {
-      packed = pack_float16(quant::to_float16(w, inputs, "weight").data(), rows, inputs, gates);
+      packed = pack_float16(quant::half_weights(w, inputs, "weight").data(), rows, inputs, gates);
       plain = reference::round_to_half(w, inputs);
     } else {
       const quant::QuantizedWeights q = quant::quantize_weights(w, rows, inputs, "weight");

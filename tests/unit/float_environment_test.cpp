@@ -198,6 +198,43 @@ TEST_F(FloatEnvironment, WeightsOfLstm) {
                                  random_tensor(random, {5, 3, 11}), "LSTMs");
 }
 
+TEST_F(FloatEnvironment, Embeddings) {
+  Random random;
+  const StateDict weights = {{"weight", of_all_magnitudes(random, {30, 21})}};
+  const EmbeddingBagOptions options{.num_embeddings = 30, .embedding_dim = 21};
+  Tensor indices({20, 3}, DType::int64);
+  for (int i = 0; i < 60; ++i) indices.data<std::int64_t>()[i] = i / 2;
+  for (const Setting& setting : settings)
+    for (const DType dtype : {DType::float32, DType::float16, DType::qint8}) {
+      const auto bags = [&] {
+        EmbeddingBag bag(options, weights);
+        if (dtype != DType::float32) bag.quantize(dtype);
+        StateDict result = bag.state_dict();
+        result.push_back({"means", bag(indices)});
+        result.push_back({"rows", Embedding({30, 21}, bag.state_dict())(indices)});
+        return result;
+      };
+      EXPECT_TRUE(same_tensors(bags(), under(setting, bags))) << setting.name << ", " << dtype_name(dtype);
+    }
+}
+
+TEST_F(FloatEnvironment, Activations) {
+  Random random;
+  const Tensor input = of_all_magnitudes(random, {6, 21});
+  for (const Setting& setting : settings) {
+    const auto all = [&] {
+      return StateDict{{"relu", ReLU()(input)},
+                       {"tanh", Tanh()(input)},
+                       {"sigmoid", Sigmoid()(input)},
+                       {"log softmax", LogSoftmax()(input)},
+                       {"argmax", argmax(input)}};
+    };
+    const StateDict expected = all();
+    EXPECT_TRUE(same_tensors(expected, under(setting, all))) << setting.name;
+    EXPECT_GT(small_values(expected[1].tensor), 0) << "flushing would not show";
+  }
+}
+
 TEST_F(FloatEnvironment, RandomNumbersAndInitialWeights) {
   for (const Setting& setting : settings) {
     const auto draw = [] {

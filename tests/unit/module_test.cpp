@@ -179,8 +179,9 @@ TEST(Files, RefusedOnesChangeNothing) {
 TEST(Files, ThatCannotBeWritten) {
   const Folder folder;
   const Tagger tagger;
-  EXPECT_EQ(message_of<InvalidArgument>([&] { save(tagger, folder / "model.zip"); }),
-            (folder / "model.zip").string() + ": its extension must name a format to write (.safetensors)");
+  EXPECT_EQ(
+      message_of<InvalidArgument>([&] { save(tagger, folder / "model.zip"); }),
+      (folder / "model.zip").string() + ": its extension must name a format to write (.safetensors, .npy)");
   const std::filesystem::path path = folder / "none" / "model.safetensors";
   const std::string message = message_of<Error>([&] { save(tagger, path); });
   EXPECT_TRUE(message.starts_with("cannot write " + path.string())) << message;

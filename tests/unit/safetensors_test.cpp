@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,6 +16,7 @@
 
 #include "formats/formats.h"
 #include "fourfold/error.h"
+#include "unit/files.h"
 #include "unit/folder.h"
 
 namespace fourfold::formats {
@@ -24,9 +24,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using test::bytes_of;
+using test::contains;
+using test::counting;
+using test::error_of;
 using test::Folder;
-
-std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+using test::holding;
+using test::read_text;
+using test::write_text;
 
 // The bytes of a file with this header and data.
 std::string file_of(std::string_view header, std::string_view data = "") {
@@ -37,51 +42,10 @@ std::string file_of(std::string_view header, std::string_view data = "") {
 
 TensorFile parse(std::string_view file) { return parse_safetensors(bytes_of(file)); }
 
-std::string serialize(const TensorFile& file) {
-  const std::vector<std::byte> bytes = serialize_safetensors(file);
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-void write_text(const fs::path& path, std::string_view text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-std::string read_text(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-// What the call's Error says; "" where it throws none.
-template <class Call>
-std::string error_of(Call&& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-::testing::AssertionResult contains(const std::string& text, std::string_view part) {
-  if (text.find(part) != std::string::npos) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << '"' << text << "\" lacks \"" << part << '"';
-}
+std::string serialize(const TensorFile& file) { return test::text_of(serialize_safetensors(file)); }
 
 ::testing::AssertionResult refuses(std::string_view file, std::string_view why) {
   return contains(error_of([&] { parse(file); }), why);
-}
-
-Tensor holding(std::vector<std::int64_t> shape, DType dtype, std::string_view bytes) {
-  Tensor tensor(std::move(shape), dtype);
-  std::ranges::copy(bytes_of(bytes), tensor.bytes().begin());
-  return tensor;
-}
-
-// A tensor whose bytes count up from `first`.
-Tensor counting(std::vector<std::int64_t> shape, DType dtype, int first = 0) {
-  Tensor tensor(std::move(shape), dtype);
-  for (std::byte& b : tensor.bytes()) b = static_cast<std::byte>(first++);
-  return tensor;
 }
 
 // The same tensors by name, whatever their order, and the same metadata.
@@ -91,9 +55,7 @@ void expect_equal(const TensorFile& a, const TensorFile& b) {
   for (const auto& [name, tensor] : a.tensors) {
     const Tensor* other = find_tensor(b.tensors, name);
     ASSERT_NE(other, nullptr) << name;
-    EXPECT_EQ(tensor.dtype(), other->dtype()) << name;
-    EXPECT_EQ(tensor.shape(), other->shape()) << name;
-    EXPECT_TRUE(std::ranges::equal(tensor.bytes(), other->bytes())) << name;
+    EXPECT_TRUE(test::same_tensor(tensor, *other)) << name;
   }
 }
 

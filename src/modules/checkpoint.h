@@ -1,0 +1,16 @@
+// Float checkpoints of other libraries: modules found in the names and shapes of tensors.
+#pragma once
+
+#include <vector>
+
+#include "fourfold/module.h"
+
+namespace fourfold::modules {
+
+// `fates` gets an entry a tensor. Throws InvalidArgument for a pattern that fits no module with a matrix.
+AnyModule recognize(StateDict tensors, const CheckpointOptions& options, std::vector<TensorFate>& fates);
+
+// The same of a tree whose kinds are known.
+std::vector<TensorFate> fates_of(AnyModule& module);
+
+}  // namespace fourfold::modules
