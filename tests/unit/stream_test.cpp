@@ -102,7 +102,8 @@ TEST_F(Stream, ACopyGoesItsOwnWay) {
     outputs(layer, o, state);
     StreamState copy = state, assigned(layer), kept = state;
     assigned = state;
-    assigned = *&assigned;
+    const StreamState& itself = assigned;
+    assigned = itself;
     const std::vector<float> next = outputs(layer, o, state);
     EXPECT_TRUE(same_tensors(copy.state_dict(), kept.state_dict())) << "changed by the original";
     EXPECT_EQ(outputs(layer, o, copy), next);
