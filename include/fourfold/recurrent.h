@@ -61,13 +61,13 @@ class Recurrent {
   std::string repr() const;  // as PyTorch prints it
 
   // One frame of one sequence: frame [input_size], output [hidden_size, or proj_size]. The layer must be of
-  // one direction. Neither allocates nor locks. Throws InvalidArgument for other sizes or another layer's
-  // state.
+  // one direction. Runs on the calling thread alone; neither allocates nor locks. Throws InvalidArgument for
+  // other sizes or another layer's state.
   void step(StreamState& state, std::span<const float> frame, std::span<float> output) const;
 
   // One frame of each of many sequences, as a batch: frames [states, input_size], outputs [states, output
-  // size]. The results are the bits that each would give alone. It allocates only where there are more states
-  // than in any call before that began with the same one.
+  // size]. The results are the bits that each would give alone. As above, but it allocates where there are
+  // more states than in any call before that began with the same one.
   void step(std::span<StreamState* const> states, std::span<const float> frames,
             std::span<float> outputs) const;
 

@@ -334,7 +334,7 @@ struct Forward {
     reserve(pre_stride, chunk_steps);
 
     const std::int64_t work = std::int64_t{first_hh.rows} * state_size * call.batch;
-    const int threads = work < work_for_a_team ? 1 : std::min(num_threads(), first_hh.panels());
+    const int threads = call.alone || work < work_for_a_team ? 1 : std::min(num_threads(), first_hh.panels());
 
     const float* x = call.input;
     int inputs = weights.input_size;

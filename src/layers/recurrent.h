@@ -52,6 +52,7 @@ struct RecurrentCall {
   // The rows of the input in time order as this table's int8, or null; then `input` is not read. Weights of
   // qint8 only. They must not live in the scratch of this call.
   const kernels::Rows* quantized_input = nullptr;
+  bool alone = false;  // on the calling thread only, with no lock taken
 };
 
 // Memory that calls use again.

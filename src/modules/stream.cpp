@@ -105,7 +105,8 @@ void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& pa
                              .output_time = count * shape.state_size(),
                              .output_row = shape.state_size(),
                              .h_n = h,
-                             .c_n = c},
+                             .c_n = c,
+                             .alone = true},
                             first.scratch);
   if (count > 1) {
     exchange(states, &detail::RecurrentAccess::Memory::h, h, true);

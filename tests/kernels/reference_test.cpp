@@ -22,6 +22,7 @@ const KernelTable& scalar() { return *all_tables().back(); }
 
 // The contract's bound of the gates, float operations against mathematics.
 constexpr double gate_bound = 3e-7;
+constexpr double cell_state_bound = 4e-7;  // of c, which is a sum of two products (docs/decisions/0003)
 
 constexpr float largest_cell = 100;  // past it, no distance is measured
 
@@ -85,12 +86,13 @@ TEST(Reference, ProjectFloat16) { sweep_project(Format::float16); }
 
 // How far float results were from the mathematics, at most.
 struct Distance {
+  double bound = gate_bound;
   double worst = 0;
   std::int64_t too_far = 0;
   Gates at = {};
 
   void add(double distance, const Gates& gates) {
-    if (distance > gate_bound) ++too_far;
+    if (distance > bound) ++too_far;
     if (distance <= worst) return;
     worst = distance;
     at = gates;
@@ -98,7 +100,7 @@ struct Distance {
   void check(Cell cell, const std::string& name) const {
     std::cout << "[  WORST   ] " << name << ": " << worst << " at " << text(cell, at) << "\n";
     testing::Test::RecordProperty(name, std::to_string(worst * 1e7) + "e-7");
-    EXPECT_LE(worst, gate_bound) << name << ", " << too_far << " times; most at " << text(cell, at);
+    EXPECT_LE(worst, bound) << name << ", " << too_far << " times; most at " << text(cell, at);
   }
 };
 
@@ -185,7 +187,7 @@ class GateCheck {
   }
 
   StepKind kind_;
-  Distance c_;
+  Distance c_{.bound = cell_state_bound};
   Distance h_;
 };
 
@@ -250,7 +252,7 @@ void climb(const StepKind& kind, double Distances::*distance, const std::string&
       if (height > climber.distance) climber = {steps[n], height};
     }
   }
-  Distance most;
+  Distance most{.bound = name == "c" ? cell_state_bound : gate_bound};
   for (const Climber& climber : climbers) most.add(climber.distance, climber.at);
   report_cases(std::string(kind.name) + "_gates: a climb to the worst " + name + "'", cases);
   most.check(kind.cell, std::string(kind.name) + "_worst_" + name);
@@ -404,7 +406,7 @@ void check_whole_step(Random& random, const StepKind& kind, Format format, int i
   if (kind.cell == Cell::lstm) {
     const reference::LstmState expected = reference::lstm_step(layer, x.x, h.x, c);
     for (std::size_t n = 0; n < h_new.size(); ++n) {
-      ASSERT_NEAR(state[n], expected.c[n], gate_bound * std::max(1.0, expected.c_terms[n]));
+      ASSERT_NEAR(state[n], expected.c[n], cell_state_bound * std::max(1.0, expected.c_terms[n]));
       ASSERT_NEAR(h_new[n], expected.output_gate[n] * std::tanh(double{state[n]}), gate_bound);
     }
   } else if (kind.cell == Cell::gru) {
