@@ -113,7 +113,7 @@ class Cli(Test):
         result = json.loads(run("demo", "--dimension", 16, "--depth", 2, "--seed", 3, "--json").stdout)
         sizes = {"dimension": 16, "sequence": 20, "batch": 1, "depth": 2, "seed": 3, "threads": 1}
         self.assertEqual({key: result[key] for key in sizes}, sizes)
-        other = {"version", "cpu", "isa", "model", "file_bytes", "latency_us", "mean_absolute"}
+        other = {"version", "cpu", "isa", "model", "file_bytes", "latency_us", "step_us", "mean_absolute"}
         self.assertEqual(set(result), other | set(sizes))
         self.assertEqual(set(result["model"]), {"float32", "qint8"})
         self.assertEqual(set(result["file_bytes"]), {"float32", "qint8", "times_smaller"})
