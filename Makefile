@@ -54,7 +54,8 @@ fuzz: ## Each fuzz target for SECONDS_EACH=60 seconds
 	@tools/setup.sh fuzz
 	cmake --preset fuzz
 	cmake --build --preset fuzz
-	mkdir -p corpus/npy corpus/safetensors
+	mkdir -p corpus/model corpus/npy corpus/safetensors
+	build-fuzz/fuzz/model_fuzz -max_total_time=$(SECONDS_EACH) corpus/model
 	build-fuzz/fuzz/npy_fuzz -max_total_time=$(SECONDS_EACH) corpus/npy
 	build-fuzz/fuzz/safetensors_fuzz -max_total_time=$(SECONDS_EACH) corpus/safetensors
 

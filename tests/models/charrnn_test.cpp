@@ -1,14 +1,10 @@
 // A trained model with a real task: the character model of crazydonkey200/tensorflow-char-rnn on tiny
 // Shakespeare, float and int8. Perplexity of the validation text, as its authors measure it: 20 streams in
-// parallel, 500 steps at a time, the state carried on.
-//
-// The model is not in this repository: the test looks into the folder that FOURFOLD_MODELS names, else into
-// ../shared/models beside the repository, and is skipped where neither has it.
+// parallel, 500 steps at a time, the state carried on. Skipped where the model is missing.
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -16,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fourfold/fourfold.h"
+#include "models/models.h"
 
 namespace fourfold::test {
 namespace {
@@ -29,11 +26,6 @@ struct CharRnn {
   Linear decoder{{.in_features = 128, .out_features = characters}};
   void children(auto&& visit) { visit("lstm", lstm), visit("decoder", decoder); }
 };
-
-fs::path models_folder() {
-  const char* chosen = std::getenv("FOURFOLD_MODELS");
-  return chosen != nullptr ? fs::path(chosen) : fs::path(FOURFOLD_SOURCE_DIR).parent_path() / "shared/models";
-}
 
 std::string text_of(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -93,9 +85,7 @@ Result evaluate(const CharRnn& model, const std::vector<int>& ids) {
 
 TEST(CharRnn, ValidationPerplexity) {
   const fs::path folder = models_folder() / "charrnn_shakespeare";
-  if (!fs::exists(folder / "model.safetensors"))
-    GTEST_SKIP() << "no model: looked for " << (folder / "model.safetensors").lexically_normal()
-                 << "; the environment variable FOURFOLD_MODELS names another folder";
+  if (const std::string why = why_skipped(folder / "model.safetensors"); !why.empty()) GTEST_SKIP() << why;
   const std::vector<int> ids = validation_ids(folder);
   CharRnn model;
   load(folder / "model.safetensors", model);
