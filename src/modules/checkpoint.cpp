@@ -16,18 +16,25 @@ namespace fourfold::modules {
 namespace {
 
 // What one dotted name has below it: tensors by their last names, and other names, in the order of the file.
+struct Below;
 struct Found {
   std::string name;
   StateDict tensors;
-  std::vector<std::pair<std::string, Found>> below;
+  std::vector<Below> below;
   std::map<std::string, std::size_t> places;  // in `below`
 
-  Found& child(const std::string& last) {
-    const auto [place, is_new] = places.try_emplace(last, below.size());
-    if (is_new) below.push_back({last, {joined(name, last), {}, {}, {}}});
-    return below[place->second].second;
-  }
+  Found& child(const std::string& last);
 };
+struct Below {
+  std::string last;
+  Found found;
+};
+
+Found& Found::child(const std::string& last_name) {
+  const auto [place, is_new] = places.try_emplace(last_name, below.size());
+  if (is_new) below.push_back({last_name, {joined(name, last_name), {}, {}, {}}});
+  return below[place->second].found;
+}
 
 Found found_in(StateDict tensors) {
   Found root;
