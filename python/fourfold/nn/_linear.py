@@ -1,0 +1,108 @@
+"""y = x W^T + b."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fourfold.nn import _ops
+from fourfold.nn._base import (
+    QuantizedModule,
+    allocator,
+    float32,
+    is_eager,
+    require_cpu,
+    require_tensor,
+)
+
+
+class Linear(QuantizedModule):
+    """torch.nn.Linear with int8 or float16 weights; the arguments are its own, and so are the initial weights.
+
+    Args:
+        dtype: torch.qint8 or torch.float16.
+
+    Input: float32 [..., in_features]. Output: float32 [..., out_features]. Each row is quantized alone, so none
+    changes another's result.
+
+    `.weight` gives the float32 values, since other code reads it. PyTorch's own TransformerEncoderLayer would even
+    compute with them, in float; quantize_dynamic holds that off.
+
+    Raises:
+        RuntimeError: as torch.nn.Linear does, for a wrong shape or dtype.
+    """
+
+    KIND = "Linear"
+    FLOAT_MODULE = nn.Linear
+    OPTIONS = ("in_features", "out_features")
+
+    in_features: int
+    out_features: int
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = torch.qint8,
+    ) -> None:
+        super().__init__()
+        self._take(nn.Linear(in_features, out_features, bias, device=device), dtype)
+
+    def _take(self, module: nn.Module, dtype: Any, shared: frozenset[str] = frozenset()) -> None:
+        self._has_bias = module.bias is not None
+        super()._take(module, dtype, shared)
+
+    def _set_options(self, options: dict[str, Any], dtype: Any) -> None:
+        options = dict(options)
+        self._has_bias = options.pop("bias", getattr(self, "_has_bias", True))
+        super()._set_options(options, dtype)
+
+    def _finish(self) -> None:
+        if not self._has_bias:
+            self._buffers["bias"] = None
+
+    def _core_options(self) -> dict[str, Any]:
+        return {**super()._core_options(), "bias": self._has_bias}
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not is_eager(input):
+            return self._run_as_operator(input)
+        shape = input.shape
+        if not shape or shape[-1] != self.in_features or input.dtype is not float32 or not input.is_cpu:
+            self._check(input)
+        if not input.is_contiguous():
+            input = input.contiguous()
+        output = allocator(input)(*shape[:-1], self.out_features)
+        self._kernel()(input.data_ptr(), input.numel() // self.in_features, output.data_ptr())
+        return output
+
+    def _run_as_operator(self, input: Tensor) -> Tensor:
+        self._check(input)
+        if input.is_nested:
+            raise RuntimeError("Linear: a nested tensor cannot be quantized; use a padded one")
+        tensors = [tensor.detach() for tensor in self._tensors()] if torch.is_grad_enabled() else self._tensors()
+        return _ops.linear(input.detach(), tensors, self._layer_name())
+
+    # What is wrong with a call, in PyTorch's words.
+    def _check(self, input: Tensor) -> None:
+        require_tensor("Linear", "input", input)
+        if input.dtype is not float32:
+            raise RuntimeError(
+                f"Linear: input must be float32, got {input.dtype}: use input.float(); under autocast, call the "
+                "layer with autocast disabled"
+            )
+        if input.dim() == 0 or input.size(-1) != self.in_features:
+            rows = tuple(input.shape[:-1])
+            count = 1
+            for size in rows:
+                count *= size
+            last = input.shape[-1] if input.dim() else 0
+            raise RuntimeError(
+                f"mat1 and mat2 shapes cannot be multiplied ({count}x{last} and "
+                f"{self.in_features}x{self.out_features}): input's last size must be in_features, {self.in_features}"
+            )
+        require_cpu("Linear", "input", input)

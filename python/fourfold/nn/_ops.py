@@ -1,0 +1,169 @@
+"""The layers as custom operators, for torch.compile, torch.export and torch.jit.trace.
+
+They take the plain tensors, never packed weights: those would not outlive a saved program. A layer's options come
+as one string, which layer_name() makes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from fourfold import _packing
+from fourfold._layers import KINDS, Options
+from fourfold._threads import follow_torch
+
+float32 = torch.float32
+
+
+@functools.lru_cache(maxsize=None)
+def _options(layer: str) -> Options:
+    options: Options = json.loads(layer)
+    return options
+
+
+def _recurrent_shapes(layer: str, shape: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    """The shapes of output, h_n and c_n for an input of three dimensions."""
+    options = _options(layer)
+    kind, hidden = options["kind"], options["hidden_size"]
+    directions = 2 if options.get("bidirectional", False) else 1
+    state = options.get("proj_size", 0) or hidden
+    batch = shape[0] if options.get("batch_first", False) else shape[1]
+    states = options.get("num_layers", 1) * directions
+    cell = [states, batch, hidden] if kind.startswith("LSTM") else [0]
+    return [shape[0], shape[1], directions * state], [states, batch, state], cell
+
+
+@torch.library.custom_op("fourfold::recurrent", mutates_args=())
+def recurrent(
+    input: Tensor,
+    h0: Optional[Tensor],
+    c0: Optional[Tensor],
+    lengths: Optional[Tensor],
+    tensors: list[Tensor],
+    layer: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """LSTM, GRU, RNN and their cells on float32 [steps, batch, input_size], or [batch, steps, input_size].
+
+    `lengths` is int64 [batch], or None. A cell's input is one step. Returns output, h_n and c_n, which is empty
+    of all but an LSTM.
+    """
+    options = _options(layer)
+    input, h0, c0 = (None if t is None else t.detach().contiguous() for t in (input, h0, c0))  # type: ignore[assignment]
+    batch_first = options.get("batch_first", False)
+    steps, batch = (input.shape[1], input.shape[0]) if batch_first else (input.shape[0], input.shape[1])
+    output, h_n, c_n = (
+        torch.empty(shape, dtype=float32, device="cpu") for shape in _recurrent_shapes(layer, input.shape)
+    )
+    handle = _packing.packed(layer, tensors)
+    follow_torch()
+    handle.forward(
+        input.data_ptr(),
+        steps,
+        batch,
+        batch_first,
+        0 if h0 is None else h0.data_ptr(),
+        0 if c0 is None else c0.data_ptr(),
+        output.data_ptr(),
+        0 if KINDS[options["kind"]].is_cell else h_n.data_ptr(),
+        c_n.data_ptr(),
+        () if lengths is None else lengths.tolist(),
+    )
+    if KINDS[options["kind"]].is_cell:
+        h_n.copy_(output)
+    return output, h_n, c_n
+
+
+@recurrent.register_fake
+def _(
+    input: Tensor,
+    h0: Optional[Tensor],
+    c0: Optional[Tensor],
+    lengths: Optional[Tensor],
+    tensors: list[Tensor],
+    layer: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = _recurrent_shapes(layer, input.shape)
+    output, h_n, c_n = (input.new_empty(shape, dtype=float32) for shape in shapes)
+    return output, h_n, c_n
+
+
+@torch.library.custom_op("fourfold::linear", mutates_args=())
+def linear(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
+    """Linear on float32 [..., in_features]."""
+    input = input.detach().contiguous()
+    options = _options(layer)
+    output = torch.empty((*input.shape[:-1], options["out_features"]), dtype=float32, device="cpu")
+    handle = _packing.packed(layer, tensors)
+    follow_torch()
+    handle.forward(input.data_ptr(), input.numel() // options["in_features"], output.data_ptr())
+    return output
+
+
+@linear.register_fake
+def _(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
+    return input.new_empty((*input.shape[:-1], _options(layer)["out_features"]), dtype=float32)
+
+
+@torch.library.custom_op("fourfold::embedding", mutates_args=())
+def embedding(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
+    """Embedding of int64 or int32 indices."""
+    input = input.contiguous()
+    output = torch.empty((*input.shape, _options(layer)["embedding_dim"]), dtype=float32, device="cpu")
+    handle = _packing.packed(layer, tensors)
+    follow_torch()
+    handle.forward(_packing.named_array("input", input), output.data_ptr())
+    return output
+
+
+@embedding.register_fake
+def _(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
+    return input.new_empty((*input.shape, _options(layer)["embedding_dim"]), dtype=float32)
+
+
+def count_bags(input: Tensor, offsets: Optional[Tensor], include_last_offset: bool) -> Any:
+    """How many bags EmbeddingBag makes of its arguments."""
+    if offsets is None:
+        return input.shape[0]
+    return offsets.shape[0] - 1 if include_last_offset else offsets.shape[0]
+
+
+def _bag_shape(layer: str, input: Tensor, offsets: Optional[Tensor]) -> tuple[Any, int]:
+    options = _options(layer)
+    bags = count_bags(input, offsets, options.get("include_last_offset", False))
+    return bags, options["embedding_dim"]
+
+
+@torch.library.custom_op("fourfold::embedding_bag", mutates_args=())
+def embedding_bag(
+    input: Tensor,
+    offsets: Optional[Tensor],
+    per_sample_weights: Optional[Tensor],
+    tensors: list[Tensor],
+    layer: str,
+) -> Tensor:
+    """EmbeddingBag of int64 or int32 indices [bags, length], or [n] with offsets."""
+    arrays = [
+        None if tensor is None else tensor.detach().contiguous() for tensor in (input, offsets, per_sample_weights)
+    ]
+    handle = _packing.packed(layer, tensors)
+    follow_torch()
+    output = torch.empty(_bag_shape(layer, input, offsets), dtype=float32, device="cpu")
+    named = [None if tensor is None else _packing.named_array("input", tensor) for tensor in arrays]
+    handle.forward(*named, output.data_ptr())
+    return output
+
+
+@embedding_bag.register_fake
+def _(
+    input: Tensor,
+    offsets: Optional[Tensor],
+    per_sample_weights: Optional[Tensor],
+    tensors: list[Tensor],
+    layer: str,
+) -> Tensor:
+    return input.new_empty(_bag_shape(layer, input, offsets), dtype=float32)

@@ -1,0 +1,54 @@
+// What the bindings share: arrays that cross over as addresses, and when to let go of the GIL.
+//
+// Addresses rather than DLPack or the buffer protocol: those cost microseconds an array, as much as a small
+// layer's arithmetic. The package checks shape, dtype and contiguity before it hands an address over, and
+// keeps the array alive until the call returns.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "fourfold/tensor.h"
+
+namespace fourfold::python {
+
+namespace nb = nanobind;
+
+using Address = std::uintptr_t;  // 0: no array
+
+template <class T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// (name, dtype, shape, address) of a contiguous array.
+using NamedArray = std::tuple<std::string, std::string, std::vector<std::int64_t>, Address>;
+
+// A copy of the array. Throws InvalidArgument for a dtype that no tensor has.
+Tensor tensor_from(const NamedArray& array);
+
+// The elements of a tensor into an array of the same size and dtype.
+void copy_out(const Tensor& tensor, Address to);
+
+// Copies of the arrays, as tensor_from.
+StateDict state_from(const std::vector<NamedArray>& arrays);
+
+// Runs body(); without the GIL where that takes long enough to be worth a switch of threads. `work` counts
+// multiplications: a few hundred thousand are a few microseconds.
+template <class Body>
+void run_unlocked(std::int64_t work, const Body& body) {
+  constexpr std::int64_t worth_a_switch = 1 << 19;
+  if (work < worth_a_switch) return body();
+  const nb::gil_scoped_release unlocked;
+  body();
+}
+
+}  // namespace fourfold::python
