@@ -78,25 +78,34 @@ def _recurrent_parameters(kind: Kind, options: Mapping[str, Any]) -> list[Parame
     return found
 
 
-_DEFAULTS: Options = {
+_RECURRENT_DEFAULTS: Options = {
     "num_layers": 1,
     "bias": True,
     "batch_first": False,
     "dropout": 0.0,
     "bidirectional": False,
-    "proj_size": 0,
-    "padding_idx": None,
-    "include_last_offset": False,
 }
+_DEFAULTS: dict[str, Options] = {
+    "Linear": {"bias": True},
+    "LSTM": {**_RECURRENT_DEFAULTS, "proj_size": 0},
+    "GRU": _RECURRENT_DEFAULTS,
+    "RNN": {**_RECURRENT_DEFAULTS, "nonlinearity": "tanh"},
+    "LSTMCell": {"bias": True},
+    "GRUCell": {"bias": True},
+    "RNNCell": {"bias": True, "nonlinearity": "tanh"},
+    "Embedding": {"padding_idx": None},
+    "EmbeddingBag": {"mode": "mean", "include_last_offset": False, "padding_idx": None},
+}
+
+
+def all_options(kind: str, options: Mapping[str, Any]) -> Options:
+    """A layer's options with those that are not named."""
+    return {**_DEFAULTS[kind], **options}
 
 
 def description(kind: str, options: Mapping[str, Any]) -> Options:
     """A layer as a file describes it: options that have their defaults are not named."""
-    defaults = dict(_DEFAULTS)
-    if kind.startswith("RNN"):
-        defaults["nonlinearity"] = "tanh"
-    if kind == "EmbeddingBag":
-        defaults["mode"] = "mean"
+    defaults = _DEFAULTS[kind]
     own = {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
     return {"kind": kind, **own}
 
@@ -118,7 +127,7 @@ def extra_repr(kind: str, options: Mapping[str, Any], dtype: str) -> str:
         )
     text = f"{options['input_size']}, {options['hidden_size']}"
     for name in ("proj_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"):
-        if name in options and options[name] != _DEFAULTS[name]:
+        if name in options and options[name] != _DEFAULTS["LSTM"][name]:
             text += f", {name}={options[name]}"
     if KINDS[kind].is_cell and options.get("nonlinearity", "tanh") != "tanh":
         text += f", nonlinearity={options['nonlinearity']}"

@@ -97,7 +97,7 @@ def quantize_dynamic(
     if not converted:
         warnings.warn(f"quantize_dynamic: nothing of the model matched, nothing is quantized:\n{model}", stacklevel=2)
     _report_attention(model, targets)
-    result = _replace(model, converted) if inplace else _replace_in_copy(model, converted)
+    result = replace_modules(model, converted) if inplace else replace_in_copy(model, converted)
     hold_off_fast_paths(result)
     return result.eval()
 
@@ -260,7 +260,8 @@ def _report_attention(model: nn.Module, targets: Mapping[nn.Module, _Target]) ->
 # ---- Replacing ----
 
 
-def _replace(model: nn.Module, converted: Mapping[nn.Module, nn.Module]) -> nn.Module:
+def replace_modules(model: nn.Module, converted: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Puts each converted module in the place of its original, wherever the model has it; hooks go over."""
     for module, new in converted.items():
         for hooks in _HOOKS:
             new.__dict__[hooks] = module.__dict__[hooks]  # the very dict, so that handles to remove one still work
@@ -277,7 +278,8 @@ def _replace(model: nn.Module, converted: Mapping[nn.Module, nn.Module]) -> nn.M
     return model
 
 
-def _replace_in_copy(model: nn.Module, converted: Mapping[nn.Module, nn.Module]) -> nn.Module:
+def replace_in_copy(model: nn.Module, converted: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """A copy of the model that has each converted module in the place of its original; hooks are copied."""
     # Where deepcopy comes to a float module it finds the quantized one, as if it had been copied already: so no
     # float weight is copied, and whatever refers to the module is changed as well.
     memo: dict[int, Any] = {id(module): new for module, new in converted.items()}

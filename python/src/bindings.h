@@ -5,6 +5,7 @@
 
 namespace fourfold::python {
 
+void bind_activations(nanobind::module_& m);
 void bind_linear(nanobind::module_& m);
 void bind_lstm(nanobind::module_& m);
 void bind_gru(nanobind::module_& m);

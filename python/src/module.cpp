@@ -21,9 +21,9 @@ NB_MODULE(_core, m) {
   });
 
   for (const auto bind :
-       {fourfold::python::bind_linear, fourfold::python::bind_lstm, fourfold::python::bind_gru,
-        fourfold::python::bind_rnn, fourfold::python::bind_lstm_cell, fourfold::python::bind_gru_cell,
-        fourfold::python::bind_rnn_cell, fourfold::python::bind_embedding,
+       {fourfold::python::bind_activations, fourfold::python::bind_linear, fourfold::python::bind_lstm,
+        fourfold::python::bind_gru, fourfold::python::bind_rnn, fourfold::python::bind_lstm_cell,
+        fourfold::python::bind_gru_cell, fourfold::python::bind_rnn_cell, fourfold::python::bind_embedding,
         fourfold::python::bind_embedding_bag, fourfold::python::bind_quantize, fourfold::python::bind_files,
         fourfold::python::bind_threads, fourfold::python::bind_isa})
     bind(m);

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fourfold import _core, _packing
-from fourfold._layers import Options, extra_repr, layer_name, parameters, quantized_name
+from fourfold._layers import Options, all_options, extra_repr, layer_name, parameters, quantized_name
 from fourfold._threads import follow_torch
 
 Self = TypeVar("Self", bound="QuantizedModule")
@@ -46,6 +46,11 @@ def allocator(like: Tensor) -> Callable[..., Tensor]:
     return like.new_empty if _has_function_mode() or _default_dtype() is not float32 else torch.empty
 
 
+def is_tracing() -> bool:
+    """Whether torch.jit.trace runs this call: shapes are tensors then, and what a check finds cannot be recorded."""
+    return not _is_compiling() and _tracing_state() is not None
+
+
 def dtype_name(dtype: Any) -> str:
     """The core's name of a format: "qint8" or "float16", of a torch.dtype or a name.
 
@@ -70,12 +75,14 @@ class QuantizedModule(nn.Module):
 
     KIND: ClassVar[str]
     FLOAT_MODULE: ClassVar[type[nn.Module]]
-    OPTIONS: ClassVar[tuple[str, ...]]  # attributes of the float module that make the layer
+    OPTIONS: ClassVar[tuple[str, ...]]  # attributes of the float module, and of this one, that make the layer
 
     # What runs the packed weights, the tensors they were made of, and the sum of their versions.
     _packed: tuple[Any, tuple[Tensor, ...], int] | None
-    _dtype: str
-    _layer: str
+    _options: Options
+    _dtype: str  # "qint8" or "float16"
+    _layer: str  # the options and the dtype, as custom operators take them
+    _names: tuple[tuple[str, bool], ...]  # of the parameters, and whether each is a weight
 
     # ---- Making one ----
 
@@ -108,7 +115,7 @@ class QuantizedModule(nn.Module):
 
     def _take(self, module: nn.Module, dtype: Any, shared: frozenset[str] = frozenset()) -> None:
         """Takes the options of a float module, and quantizes its parameters."""
-        self._set_options({name: getattr(module, name) for name in self._option_names()}, dtype)
+        self._set_options(self._float_options(module), dtype)
         for parameter in self._parameter_list():
             value = getattr(module, parameter.name)
             if parameter.name in shared:
@@ -135,24 +142,24 @@ class QuantizedModule(nn.Module):
         return self.eval()
 
     def _finish(self) -> None:
-        """Called once the parameters are there."""
+        """Called once the parameters are there, and when their format has changed."""
+        self._layer = layer_name(self.KIND, self._options, self._dtype)
+        self._names = tuple((parameter.name, parameter.is_weight) for parameter in self._parameter_list())
 
     @classmethod
-    def _option_names(cls) -> tuple[str, ...]:
-        return cls.OPTIONS
-
-    def _core_options(self) -> Options:
-        """The options as the core and files know them."""
-        return {name: getattr(self, name) for name in self._option_names()}
+    def _float_options(cls, module: nn.Module) -> Options:
+        """The options that make a float module of this kind."""
+        return {name: getattr(module, name) for name in cls.OPTIONS}
 
     def _set_options(self, options: Options, dtype: Any) -> None:
-        for name, value in options.items():
-            setattr(self, name, value)
+        self._options = all_options(self.KIND, options)
+        for name in self.OPTIONS:
+            setattr(self, name, self._options[name])
         self._dtype = dtype_name(dtype)
         self._packed = None
 
     def _parameter_list(self) -> Any:
-        return parameters(self.KIND, self._core_options())
+        return parameters(self.KIND, self._options)
 
     def _set_weight(self, name: str, weight: Tensor, scale: Tensor | None) -> None:
         self._buffers[name] = weight
@@ -168,31 +175,27 @@ class QuantizedModule(nn.Module):
         return module.train(self.training)
 
     def _new_float_module(self) -> nn.Module:
-        options = {name: value for name, value in self._core_options().items()}
-        return torch.nn.utils.skip_init(self.FLOAT_MODULE, **options)  # type: ignore[no-any-return]
+        return torch.nn.utils.skip_init(self.FLOAT_MODULE, **self._options)  # type: ignore[no-any-return]
 
     # ---- Running ----
 
     def _tensors(self) -> list[Tensor]:
         """The plain tensors, in the order of the core's state dict."""
         found = []
-        for parameter in self._parameter_list():
-            tensor = self._parameters.get(parameter.name)
+        for name, is_weight in self._names:
+            tensor = self._parameters.get(name)
             if tensor is not None:
                 found.append(tensor)
                 continue
-            found.append(self._buffers[parameter.name])
-            scale = self._buffers.get(parameter.name + "_scale")
-            if parameter.is_weight and scale is not None:
+            found.append(self._buffers[name])
+            scale = self._buffers.get(name + "_scale")
+            if is_weight and scale is not None:
                 found.append(scale)
         return cast("list[Tensor]", found)
 
-    def _layer_name(self) -> str:
-        return layer_name(self.KIND, self._core_options(), self._dtype)
-
     def _pack(self) -> tuple[Any, tuple[Tensor, ...], int]:
         tensors = self._tensors()
-        handle = _packing.packed(self._layer_name(), tensors)
+        handle = _packing.packed(self._layer, tensors)
         counted = tuple(tensor for tensor in tensors if not tensor.is_inference())
         self.__dict__["_packed"] = packed = (handle.forward, counted, sum(map(_version, counted)))
         return packed
@@ -219,6 +222,9 @@ class QuantizedModule(nn.Module):
         super().__setattr__(name, value)
         if isinstance(value, Tensor):
             self.__dict__["_packed"] = None
+        elif name in self.OPTIONS and self._options[name] != value:
+            self._options[name] = value  # such as batch_first, which models set afterwards
+            self._finish()
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed weights depend on the machine, and are made again of the plain tensors.
@@ -280,6 +286,7 @@ class QuantizedModule(nn.Module):
                 self._store(name, tensor, assign)
         if found:
             self._dtype = "float16" if self._is_half() else "qint8"
+            self._finish()
         self._packed = None
 
     def _is_half(self) -> bool:
@@ -355,7 +362,7 @@ class QuantizedModule(nn.Module):
         return quantized_name(self.KIND)
 
     def extra_repr(self) -> str:
-        return extra_repr(self.KIND, self._core_options(), self._dtype)
+        return extra_repr(self.KIND, self._options, self._dtype)
 
     def __prepare_scriptable__(self) -> None:
         raise RuntimeError(

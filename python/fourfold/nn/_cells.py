@@ -13,6 +13,7 @@ from fourfold.nn._base import (
     allocator,
     float32,
     is_eager,
+    is_tracing,
     require_cpu,
     require_tensor,
 )
@@ -53,7 +54,7 @@ class Cell(QuantizedModule):
             or (c0 is not None and (c0.shape != state_shape or c0.dtype is not float32 or not c0.is_cpu))
         ):
             self._check(input, h0, c0)
-            return self._run_as_operator(input, h0, c0)  # no rows, or a state that fits in another shape
+            raise AssertionError("a call was refused without a reason")  # the two checks disagree
         if not input.is_contiguous():
             input = input.contiguous()
         if h0 is not None and not h0.is_contiguous():
@@ -80,18 +81,15 @@ class Cell(QuantizedModule):
     def _run_as_operator(
         self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]
     ) -> tuple[Tensor, Optional[Tensor]]:
-        self._check(input, h0, c0)
+        if not is_tracing():
+            self._check(input, h0, c0)
         shape = (*input.shape[:-1], self.hidden_size)
-        has_cell = self.KIND == "LSTMCell"
-        if input.dim() == 2 and input.shape[0] == 0:
-            return input.new_empty(shape), input.new_empty(shape) if has_cell else None
         state = (1, -1, self.hidden_size)
-        h0, c0 = (None if t is None else t.detach().reshape(state) for t in (h0, c0))
-        tensors = [tensor.detach() for tensor in self._tensors()] if torch.is_grad_enabled() else self._tensors()
-        _, h, c = _ops.recurrent(
-            input.detach().reshape(1, -1, self.input_size), h0, c0, None, tensors, self._layer_name()
-        )
-        return h.reshape(shape), c.reshape(shape) if has_cell else None
+        h0, c0 = (None if tensor is None else tensor.reshape(state) for tensor in (h0, c0))
+        rows = input.reshape(1, -1, self.input_size)
+        with torch.no_grad():
+            _, h, c = _ops.recurrent(rows, h0, c0, None, self._tensors(), self._layer)
+        return h.reshape(shape), c.reshape(shape) if self.KIND == "LSTMCell" else None
 
     # What is wrong with a call, in PyTorch's words.
     def _check(self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> None:
@@ -104,6 +102,8 @@ class Cell(QuantizedModule):
                 f"input has inconsistent input_size: got {input.size(-1)}, expected {self.input_size}"
             )
         batched = input.dim() == 2
+        if batched and input.size(0) == 0:
+            raise RuntimeError(f"{kind}: Expected batch size to be larger than 0")
         for index, state in enumerate((h0, c0)):
             if state is None:
                 continue

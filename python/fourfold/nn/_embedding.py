@@ -75,8 +75,8 @@ class Embedding(_Table):
     def forward(self, input: Tensor) -> Tensor:
         _require_indices("Embedding", "input", input)
         if not is_eager(input):
-            tensors = [tensor.detach() for tensor in self._tensors()]
-            return _ops.embedding(input, tensors, self._layer_name())
+            with torch.no_grad():
+                return _ops.embedding(input, self._tensors(), self._layer)
         input = input.contiguous()
         output = torch.empty((*input.shape, self.embedding_dim), dtype=float32, device="cpu")
         try:
@@ -140,8 +140,8 @@ class EmbeddingBag(_Table):
     ) -> Tensor:
         self._check(input, offsets, per_sample_weights)
         if not is_eager(input):
-            tensors = [tensor.detach() for tensor in self._tensors()]
-            return _ops.embedding_bag(input, offsets, per_sample_weights, tensors, self._layer_name())
+            with torch.no_grad():
+                return _ops.embedding_bag(input, offsets, per_sample_weights, self._tensors(), self._layer)
         bags = _ops.count_bags(input, offsets, self.include_last_offset)
         output = torch.empty((bags, self.embedding_dim), dtype=float32, device="cpu")
         arrays = [

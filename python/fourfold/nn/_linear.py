@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fourfold._layers import Options
 from fourfold.nn import _ops
 from fourfold.nn._base import (
     QuantizedModule,
     allocator,
     float32,
     is_eager,
+    is_tracing,
     require_cpu,
     require_tensor,
 )
@@ -52,21 +54,14 @@ class Linear(QuantizedModule):
         super().__init__()
         self._take(nn.Linear(in_features, out_features, bias, device=device), dtype)
 
-    def _take(self, module: nn.Module, dtype: Any, shared: frozenset[str] = frozenset()) -> None:
-        self._has_bias = module.bias is not None
-        super()._take(module, dtype, shared)
-
-    def _set_options(self, options: dict[str, Any], dtype: Any) -> None:
-        options = dict(options)
-        self._has_bias = options.pop("bias", getattr(self, "_has_bias", True))
-        super()._set_options(options, dtype)
+    @classmethod
+    def _float_options(cls, module: nn.Module) -> Options:
+        return {**super()._float_options(module), "bias": module.bias is not None}
 
     def _finish(self) -> None:
-        if not self._has_bias:
-            self._buffers["bias"] = None
-
-    def _core_options(self) -> dict[str, Any]:
-        return {**super()._core_options(), "bias": self._has_bias}
+        super()._finish()
+        if not self._options["bias"]:
+            self._buffers["bias"] = None  # as torch.nn.Linear's attribute is then
 
     def forward(self, input: Tensor) -> Tensor:
         if not is_eager(input):
@@ -81,15 +76,16 @@ class Linear(QuantizedModule):
         return output
 
     def _run_as_operator(self, input: Tensor) -> Tensor:
-        self._check(input)
-        if input.is_nested:
-            raise RuntimeError("Linear: a nested tensor cannot be quantized; use a padded one")
-        tensors = [tensor.detach() for tensor in self._tensors()] if torch.is_grad_enabled() else self._tensors()
-        return _ops.linear(input.detach(), tensors, self._layer_name())
+        if not is_tracing():
+            self._check(input)
+        with torch.no_grad():
+            return _ops.linear(input, self._tensors(), self._layer)
 
     # What is wrong with a call, in PyTorch's words.
     def _check(self, input: Tensor) -> None:
         require_tensor("Linear", "input", input)
+        if input.is_nested:
+            raise RuntimeError("Linear: input must not be a nested tensor: use input.to_padded_tensor(0.0)")
         if input.dtype is not float32:
             raise RuntimeError(
                 f"Linear: input must be float32, got {input.dtype}: use input.float(); under autocast, call the "

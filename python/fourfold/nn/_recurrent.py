@@ -14,6 +14,7 @@ from fourfold.nn._base import (
     allocator,
     float32,
     is_eager,
+    is_tracing,
     require_cpu,
     require_tensor,
 )
@@ -45,6 +46,7 @@ class Recurrent(QuantizedModule):
     mode: str
 
     def _finish(self) -> None:
+        super()._finish()
         directions = 2 if self.bidirectional else 1
         projection = getattr(self, "proj_size", 0)
         self._states = self.num_layers * directions
@@ -137,16 +139,16 @@ class Recurrent(QuantizedModule):
     def _run_as_operator(
         self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor], lengths: Optional[Tensor]
     ) -> tuple[Tensor, Tensor, Optional[Tensor]]:
-        self._check(input, h0, c0)
+        if not is_tracing():
+            self._check(input, h0, c0)
         batched = input.dim() == 3
         if not batched:
             batch_dim = 0 if self.batch_first else 1
             input = input.unsqueeze(batch_dim)
             h0 = None if h0 is None else h0.unsqueeze(1)
             c0 = None if c0 is None else c0.unsqueeze(1)
-        tensors = [tensor.detach() for tensor in self._tensors()] if torch.is_grad_enabled() else self._tensors()
-        detached = [None if tensor is None else tensor.detach() for tensor in (h0, c0)]
-        output, h_n, c_n = _ops.recurrent(input.detach(), *detached, lengths, tensors, self._layer_name())
+        with torch.no_grad():
+            output, h_n, c_n = _ops.recurrent(input, h0, c0, lengths, self._tensors(), self._layer)
         if not batched:
             output, h_n = output.squeeze(batch_dim), h_n.squeeze(1)
             c_n = c_n.squeeze(1) if self._has_cell else c_n
@@ -170,9 +172,8 @@ class Recurrent(QuantizedModule):
             h0 = None if h0 is None else h0.index_select(1, sorted_indices)
             c0 = None if c0 is None else c0.index_select(1, sorted_indices)
         padded, lengths = torch._VF._pad_packed_sequence(data, batch_sizes, self.batch_first, 0.0, len(batch_sizes))
-        output, h_n, c_n = _ops.recurrent(
-            padded, h0, c0, lengths, self._tensors(), self._layer_name()
-        )
+        with torch.no_grad():
+            output, h_n, c_n = _ops.recurrent(padded, h0, c0, lengths, self._tensors(), self._layer)
         output, _ = torch._VF._pack_padded_sequence(output, lengths, self.batch_first)
         if unsorted_indices is not None:
             h_n = h_n.index_select(1, unsorted_indices)
