@@ -45,8 +45,7 @@ void wait_until(Done&& done) {
 
 }  // namespace
 
-void Team::barrier() {
-  if (size_ == 1) return;
+void Team::wait_for_all() {
   const int phase = phase_->load(std::memory_order_relaxed);
   if (arrived_->fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     arrived_->store(0, std::memory_order_relaxed);

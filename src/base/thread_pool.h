@@ -14,18 +14,22 @@ class Team {
   int size() const { return size_; }
 
   // Waits until every member is here. What was written before it is seen by all after it.
-  void barrier();
+  void barrier() {
+    if (size_ > 1) wait_for_all();
+  }
 
   // The slice [begin, end) of `count` things that is this member's; the slices differ by at most one.
   struct Slice {
     int begin, end;
   };
   Slice slice(int count) const {
+    if (size_ == 1) return {0, count};
     const auto cut = [&](int rank) { return static_cast<int>(static_cast<long long>(count) * rank / size_); };
     return {cut(rank_), cut(rank_ + 1)};
   }
 
  private:
+  void wait_for_all();
   friend class ThreadPool;
   friend void run_alone(void (*)(void*, Team&), void*);
   Team(int rank, int size, std::atomic<int>* arrived, std::atomic<int>* phase)

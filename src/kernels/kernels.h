@@ -103,6 +103,14 @@ struct SideProduct {
   int block_end;
 };
 
+// Where a step of one row, over all panels, also puts its new h as int8: what quantize_rows makes of it.
+// `row` is room for h, padded to a multiple of 16.
+struct NextRow {
+  float* row;
+  std::uint8_t* q;  // or null: h is not quantized
+  RowQuantization* quantization;
+};
+
 // One time step of a recurrent layer for every row, for the hidden units of panels [panel_begin, panel_end):
 // the recurrent product, the gates, the new state. A panel holds 16 units, or 64 of an RNN. `pre` holds the
 // input's part with its bias, in packed order [rows, 16 * blocks]. h is written below hidden_size only; it
@@ -124,10 +132,10 @@ struct StepArgs {
   int hidden_size;
   int panel_begin;
   int panel_end;
-  bool relu;      // of an RNN: relu, not tanh
-  bool backward;  // the last panel first: what the step before left in cache is used first
-  const SideProduct*
-      side;  // or null; only where the table has side products, for one int8 row, not for an RNN
+  bool relu = false;      // of an RNN: relu, not tanh
+  bool backward = false;  // the last panel first: what the step before left in cache is used first
+  NextRow next = {};
+  const SideProduct* side = nullptr;  // for one int8 row of an LSTM or GRU, where the table has side products
 };
 
 // One instruction set. All members are plain data, set before any code runs.

@@ -205,6 +205,7 @@ void step(const StepArgs& a) {
       }
     }
   }
+  if (a.next.q != nullptr) quantize_rows({a.h, 0, a.next.q, 0, a.next.quantization, 1, a.hidden_size});
 }
 
 }  // namespace

@@ -39,34 +39,49 @@ struct SimdKernels {
 
   static constexpr float smallest_normal = 0x1p-126f;
 
-  static void quantize_row(const float* x, int inputs, std::uint8_t* q, RowQuantization& quantization) {
-    const int whole = inputs / 16 * 16, rest = inputs - whole;
-    const F zero = S::set1(0);
-    F lo = zero, hi = zero, finite = zero;  // finite turns NaN where x is not: 0 * infinity, 0 * NaN
-    const auto look = [&](F v) {
-      lo = S::min(lo, v);
-      hi = S::max(hi, v);
-      finite = S::fma(v, zero, finite);
-    };
-    for (int k = 0; k < whole; k += 16) look(S::load(x + k));
-    if (rest > 0) look(S::load_first(x + whole, rest));
-
-    const float low = S::lowest(lo), high = S::highest(hi);
-    float scale = high / 254.0f - low / 254.0f;
-    const bool is_finite = !S::any_nan(finite);
+  // What decides how a row is quantized.
+  struct Range {
+    F lo = S::set1(0), hi = lo, finite = lo;  // finite turns NaN where x is not: 0 * infinity, 0 * NaN
+    void look(F x) {
+      lo = S::min(lo, x);
+      hi = S::max(hi, x);
+      finite = S::fma(x, S::set1(0), finite);
+    }
+  };
+  struct Rounding {
+    bool all_zero;
+    F by;
+    I zero_point;
+    void put(F x, std::uint8_t* q) const {
+      if (all_zero)
+        S::fill_byte(q);
+      else
+        S::round_to_byte(S::mul(x, by), zero_point, q);
+    }
+  };
+  static Rounding rounding_of(const Range& range, RowQuantization& quantization) {
+    const float low = S::lowest(range.lo), high = S::highest(range.hi);
+    const float scale = high / 254.0f - low / 254.0f;
+    const bool is_finite = !S::any_nan(range.finite);
     if (!is_finite || scale < smallest_normal) {
       quantization = {is_finite ? 0.0f : __builtin_nanf(""), 0};
-      for (int k = 0; k < inputs; k += 16) S::fill_byte(q + k);
-      return;
+      return {true, S::set1(0), S::zero_int()};
     }
     const float inverse = 1.0f / scale;
     constexpr float shift = 0x1.8p23f;
     const auto zero_point = static_cast<std::int32_t>((-127.0f - low * inverse + shift) - shift);
     quantization = {scale, zero_point};
-    const F by = S::set1(inverse);
-    const I zp = S::set1_int(zero_point);
-    for (int k = 0; k < whole; k += 16) S::round_to_byte(S::mul(S::load(x + k), by), zp, q + k);
-    if (rest > 0) S::round_to_byte(S::mul(S::load_first(x + whole, rest), by), zp, q + whole);
+    return {false, S::set1(inverse), S::set1_int(zero_point)};
+  }
+
+  static void quantize_row(const float* x, int inputs, std::uint8_t* q, RowQuantization& quantization) {
+    const int whole = inputs / 16 * 16, rest = inputs - whole;
+    Range range;
+    for (int k = 0; k < whole; k += 16) range.look(S::load(x + k));
+    if (rest > 0) range.look(S::load_first(x + whole, rest));
+    const Rounding rounding = rounding_of(range, quantization);
+    for (int k = 0; k < whole; k += 16) rounding.put(S::load(x + k), q + k);
+    if (rest > 0) rounding.put(S::load_first(x + whole, rest), q + whole);
   }
 
   static void quantize_rows(const QuantizeArgs& a) {
@@ -256,8 +271,8 @@ struct SimdKernels {
 #pragma GCC unroll 2
       for (int p = 0; p < panels; ++p) {
         F y[1][gates];
-        Qint8::to_float(y, sums[p], w, a.rows, 0, panel + p, addend_of(panel + p));
-        finish(panel + p, y[0]);
+        Qint8::to_float(y, sums[p], w, a.rows, 0, panel + p, addend_of(panel + p, 0));
+        finish(panel + p, 0, y[0]);
       }
       if (!has_side) return;
       const std::ptrdiff_t n = std::ptrdiff_t{block} * block_rows;
@@ -429,75 +444,88 @@ struct SimdKernels {
     return S::div(S::sub(one, e), S::add(one, e));
   }
 
-  // Panel i of a step.
-  static int panel_at(const StepArgs& a, int i) {
-    return a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
+  // A step's new h: stored, and kept for its quantization. What stands past hidden_size is zero as long as h
+  // is finite: it changes neither the smallest nor the largest value.
+  static void put_h(const StepArgs& a, int unit, int row, F h, Range& range) {
+    store_columns(a.h + row * a.h_stride + unit, h, a.hidden_size - unit);
+    if (a.next.q == nullptr) return;
+    S::store(a.next.row + unit, h);
+    range.look(h);
+  }
+  static void quantize_h(const StepArgs& a, const Range& range) {
+    if (a.next.q == nullptr) return;
+    const Rounding rounding = rounding_of(range, *a.next.quantization);
+    for (int k = 0; k < a.hidden_size; k += 16) rounding.put(S::load(a.next.row + k), a.next.q + k);
   }
 
-  static void finish_lstm(const StepArgs& a, int panel, int row, const F (&gates)[4]) {
-    const int unit = panel * block_rows;
-    float* c_row = a.state + row * a.state_stride + unit;
+  static F finish_lstm(const StepArgs& a, int panel, int row, const F (&gates)[4]) {
+    float* c_row = a.state + row * a.state_stride + panel * block_rows;
     F c = S::load(c_row), h;
     lstm_gates(gates, c, h);
     S::store(c_row, c);
-    store_columns(a.h + row * a.h_stride + unit, h, a.hidden_size - unit);
+    return h;
   }
 
-  template <class Product>
-  static void lstm_step(const StepArgs& a) {
-    const auto addend = [&](int panel, int r) {
-      return Addend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 4 * block_rows, a.pre_stride};
-    };
-    if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
-      if (a.side != nullptr)
-        return panels_with_side<4>(
-            a, [&](int panel) { return addend(panel, 0); },
-            [&](int panel, const F(&gates)[4]) { finish_lstm(a, panel, 0, gates); });
-    }
-    for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
-      const int panel = panel_at(a, i);
-      for_tiles(a.rows.count, [&]<int MR>(int r) {
-        F gates[MR][4];
-        Product::product(gates, a.weights, a.rows, r, panel, addend(panel, r));
-        for (int m = 0; m < MR; ++m) finish_lstm(a, panel, r + m, gates[m]);
-      });
-    }
-  }
-
-  static void finish_gru(const StepArgs& a, int panel, int row, const F (&gates)[3]) {
-    const int unit = panel * block_rows;
-    float* state = a.state + row * a.state_stride + unit;
+  static F finish_gru(const StepArgs& a, int panel, int row, const F (&gates)[3]) {
+    float* state = a.state + row * a.state_stride + panel * block_rows;
     const F input_n = S::load(a.pre + row * a.pre_stride + (std::ptrdiff_t{panel} * 3 + 2) * block_rows);
     const F n = tanh(S::fma(sigmoid(gates[0]), gates[2], input_n));
     const F h = S::fma(sigmoid(gates[1]), S::sub(S::load(state), n), n);
     S::store(state, h);
-    store_columns(a.h + row * a.h_stride + unit, h, a.hidden_size - unit);
+    return h;
+  }
+
+  // A step of an LSTM or a GRU. addend_of(panel, r) is what the product of row r is added to; finish(a,
+  // panel, row, gates) makes h of a panel's gates.
+  template <class Product, int gate_count, class AddendOf, class Finish>
+  static void gated_step(const StepArgs& a, const AddendOf& addend_of, const Finish& finish) {
+    Range range;
+    const auto finish_row = [&](int panel, int row, const F(&gates)[gate_count])
+        __attribute__((always_inline)) {
+      put_h(a, panel * block_rows, row, finish(a, panel, row, gates), range);
+    };
+    bool done = false;
+    if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
+      if (a.side != nullptr) {
+        panels_with_side<gate_count>(a, addend_of, finish_row);
+        done = true;
+      }
+    }
+    for (int i = 0; !done && i < a.panel_end - a.panel_begin; ++i) {
+      const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
+      for_tiles(a.rows.count, [&]<int MR>(int r) {
+        F gates[MR][gate_count];
+        Product::product(gates, a.weights, a.rows, r, panel, addend_of(panel, r));
+        for (int m = 0; m < MR; ++m) finish_row(panel, r + m, gates[m]);
+      });
+    }
+    quantize_h(a, range);
+  }
+
+  template <class Product>
+  static void lstm_step(const StepArgs& a) {
+    gated_step<Product, 4>(
+        a,
+        [&](int panel, int r) {
+          return Addend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 4 * block_rows, a.pre_stride};
+        },
+        finish_lstm);
   }
 
   template <class Product>
   static void gru_step(const StepArgs& a) {
-    const auto addend = [&](int panel, int r) {
-      return GruAddend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 3 * block_rows, a.pre_stride,
-                       a.hidden_bias + panel * block_rows};
-    };
-    if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
-      if (a.side != nullptr)
-        return panels_with_side<3>(
-            a, [&](int panel) { return addend(panel, 0); },
-            [&](int panel, const F(&gates)[3]) { finish_gru(a, panel, 0, gates); });
-    }
-    for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
-      const int panel = panel_at(a, i);
-      for_tiles(a.rows.count, [&]<int MR>(int r) {
-        F gates[MR][3];
-        Product::product(gates, a.weights, a.rows, r, panel, addend(panel, r));
-        for (int m = 0; m < MR; ++m) finish_gru(a, panel, r + m, gates[m]);
-      });
-    }
+    gated_step<Product, 3>(
+        a,
+        [&](int panel, int r) {
+          return GruAddend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 3 * block_rows, a.pre_stride,
+                           a.hidden_bias + panel * block_rows};
+        },
+        finish_gru);
   }
 
   template <class Product>
   static void rnn_step(const StepArgs& a) {
+    Range range;
     for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
       const int first = panel * a.weights.panel_rows();
       for_tiles(a.rows.count, [&]<int MR>(int r) {
@@ -505,13 +533,11 @@ struct SimdKernels {
         Product::product(gates, a.weights, a.rows, r, panel,
                          Addend{a.pre + r * a.pre_stride + first, a.pre_stride});
         for (int m = 0; m < MR; ++m)
-          for (int b = 0; b < NB; ++b) {
-            const int unit = first + b * block_rows;
-            const F h = a.relu ? S::relu(gates[m][b]) : tanh(gates[m][b]);
-            store_columns(a.h + (r + m) * a.h_stride + unit, h, a.hidden_size - unit);
-          }
+          for (int b = 0; b < NB; ++b)
+            put_h(a, first + b * block_rows, r + m, a.relu ? S::relu(gates[m][b]) : tanh(gates[m][b]), range);
       });
     });
+    quantize_h(a, range);
   }
 };
 

@@ -211,6 +211,7 @@ struct Pass {
     // A member computes the gates of its own panels only, from its own part of `pre`.
     const Team::Slice panels = team.slice(direction.hh.panels());
     const bool projected = weights.proj_size > 0, ahead = works_ahead();
+    const bool quantizes_itself = quantized() && !projected && batch() == 1 && team.size() == 1;
     const KernelTable::Step step = weights.kernels->step(weights.cell, direction.hh.format);
     if (quantized())
       quantize_first_state(team);
@@ -224,6 +225,7 @@ struct Pass {
       const bool has_next = ahead && begin + group.count < call.steps;
       if (has_next) next = group_at(begin + group.count, ahead);
       for (int i = begin; i < std::min(begin + group.count, call.steps); ++i) {
+        const std::ptrdiff_t slot = std::ptrdiff_t{slot_after(time(i))} * batch();
         kernels::SideProduct side;
         if (has_next) side = side_product(next, i - begin, panels);
         float* h = output + time(i) * output_time;
@@ -242,12 +244,16 @@ struct Pass {
               .panel_end = panels.end,
               .relu = weights.relu,
               .backward = i % 2 == 1,
+              .next = quantizes_itself
+                          ? kernels::NextRow{scratch.row.data(), state->q.data() + slot * state->stride,
+                                             state->quantization.data() + slot}
+                          : kernels::NextRow{},
               .side = has_next ? &side : nullptr});
         team.barrier();
         if (projected) project_hidden(team, h, before.count);
-        if (quantized()) {
+        if (quantized() && !quantizes_itself) {
           quantize_slice(*weights.kernels, h, output_row, weights.state_size(), team.slice(before.count),
-                         *state, std::ptrdiff_t{slot_after(time(i))} * batch());
+                         *state, slot);
           team.barrier();
         }
       }
@@ -307,6 +313,7 @@ struct Forward {
     scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
     scratch.zeros.reserve(
         std::max(to_size(std::max(c_size, h_size)), to_size(padded(weights.proj_size) + 64)));
+    scratch.row.reserve(to_size(padded(weights.hidden_size)));
     if (weights.proj_size > 0) {
       scratch.hidden.reserve(batch * units);
       if (quantized) scratch.unprojected.reserve(batch, weights.hidden_size);
@@ -435,6 +442,7 @@ void RecurrentScratch::reserve_as(const RecurrentScratch& other) {
   }
   buffer(gathered, other.gathered);
   buffer(hidden, other.hidden);
+  buffer(row, other.row);
   buffer(pre, other.pre);
   buffer(carried, other.carried);
   buffer(zeros, other.zeros);

@@ -71,12 +71,13 @@ void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& pa
     detail::RecurrentAccess::Memory& memory = detail::RecurrentAccess::memory(*states[s]);
     const bool lstm = shape.cell == kernels::Cell::lstm;
     const bool fits =
-        memory.h.size(0) == shape.num_layers && memory.h.size(-1) == shape.state_size() &&
+        memory.kind == shape.kind && memory.h.size(0) == shape.num_layers &&
+        memory.h.size(-1) == shape.state_size() &&
         (lstm ? memory.c.numel() == shape.num_layers * shape.hidden_size : memory.c.numel() == 0);
     if (!fits)
-      throw InvalidArgument(kind + "step: state " + std::to_string(s) + " was made for another layer, a " +
-                            memory.kind + " of h " + shape_text(memory.h.shape()) + ", c " +
-                            shape_text(memory.c.shape()));
+      throw InvalidArgument(kind + "step: state " + std::to_string(s) +
+                            " was made for another layer: " + memory.kind + ", h " +
+                            shape_text(memory.h.shape()) + ", c " + shape_text(memory.c.shape()));
     memory.place = s;
   }
   for (std::size_t s = 0; s < states.size(); ++s)
@@ -133,6 +134,8 @@ StreamState::StreamState(const detail::Recurrent<Options>& layer) {
 StreamState::StreamState(const StreamState& other)
     : memory_(std::make_unique<Memory>(other.memory_->kind, other.memory_->h, other.memory_->c)) {
   memory_->scratch.reserve_as(other.memory_->scratch);
+  memory_->h_batch.reserve(other.memory_->h_batch.size());
+  memory_->c_batch.reserve(other.memory_->c_batch.size());
 }
 StreamState& StreamState::operator=(const StreamState& other) { return *this = StreamState(other); }
 StreamState::StreamState(StreamState&&) noexcept = default;

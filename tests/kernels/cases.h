@@ -1,236 +1,37 @@
-// Cases for the kernel tests: seeded inputs, arrays that notice who oversteps them, and one function a kernel
-// that runs it on a case. isa_test.cpp compares the instruction sets, reference_test.cpp the definition.
+// Cases for the kernel tests: seeded operands, and one function a kernel that runs it on a case.
+// isa_test.cpp compares the instruction sets, reference_test.cpp the definition.
 #pragma once
-
-#include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <bit>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <iostream>
-#include <limits>
-#include <new>
-#include <span>
-#include <sstream>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "kernels/compare.h"
+#include "kernels/guarded.h"
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
+#include "kernels/random.h"
 #include "reference/reference.h"
 
 namespace fourfold::kernels::test {
 
 // ---- Sizes ----
 
-inline std::vector<int> range_with(int last, std::initializer_list<int> more) {
-  std::vector<int> sizes;
-  for (int size = 1; size <= last; ++size) sizes.push_back(size);
-  sizes.insert(sizes.end(), more);
-  return sizes;
-}
 inline const std::vector<int> input_sizes = range_with(70, {127, 128, 129, 130, 255, 256, 257, 384, 1000});
 inline const std::vector<int> hidden_sizes = range_with(70, {96, 100, 128, 129});
 inline const std::vector<int> row_counts = range_with(13, {16, 17});
 
 inline int round_up(int size, int multiple) { return (size + multiple - 1) / multiple * multiple; }
-inline std::size_t to_size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
-
-// ---- Random numbers ----
-
-inline std::uint64_t seed() {
-  static const std::uint64_t value = [] {
-    const char* text = std::getenv("FOURFOLD_SEED");
-    const std::uint64_t chosen = text != nullptr ? std::strtoull(text, nullptr, 10) : 20240817;
-    std::cout << "[   SEED   ] " << chosen << " (the environment variable FOURFOLD_SEED sets another)\n";
-    return chosen;
-  }();
-  return value;
-}
-
-// SplitMix64: the same numbers from the same seed on every machine, which std's distributions do not promise.
-class Random {
- public:
-  Random() : state_(seed()) {}
-  float uniform(float low, float high) {
-    return low + (high - low) * (static_cast<float>(next() >> 40) * 0x1p-24f);
-  }
-  float normal() {  // nearly: the sum of four small integers
-    const std::uint64_t bits = next();
-    std::int64_t sum = -2 * 65535;
-    for (int shift = 0; shift < 64; shift += 16) sum += static_cast<std::int64_t>(bits >> shift & 65535);
-    return static_cast<float>(sum) * (1.732f / 65536);
-  }
-  int integer(int low, int high) {  // both included
-    return low + static_cast<int>(next() % static_cast<std::uint64_t>(high - low + 1));
-  }
-
- private:
-  std::uint64_t next() {
-    std::uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-  }
-
-  std::uint64_t state_;
-};
-
-// ---- Comparison ----
-
-// NaN equals NaN: payloads differ between machines.
-inline bool same_bits(float a, float b) {
-  return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) ||
-         (std::isnan(a) && std::isnan(b));
-}
-
-inline testing::AssertionResult same_bits(std::span<const float> expected, std::span<const float> actual) {
-  if (expected.size() != actual.size()) return testing::AssertionFailure() << "the sizes differ";
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    if (!same_bits(expected[i], actual[i]))
-      return testing::AssertionFailure() << std::hexfloat << "at " << i << " of " << expected.size()
-                                         << ": expected " << expected[i] << ", got " << actual[i];
-  }
-  return testing::AssertionSuccess();
-}
-
-// Fails where no case was run: a loop that never ran proves nothing.
-inline void report_cases(const std::string& what, std::int64_t cases) {
-  std::string digits = std::to_string(cases);
-  for (std::ptrdiff_t at = std::ssize(digits) - 3; at > 0; at -= 3) digits.insert(to_size(at), ",");
-  std::cout << "[   CASES  ] " << what << " in " << digits << " cases\n";
-  testing::Test::RecordProperty("cases", digits);
-  EXPECT_GT(cases, 0) << what;
-}
-
-// ---- Arrays ----
-
-// What stands behind an array: a page that cannot be touched, or bytes that must not change.
-enum class Edge { unmapped, canary };
-
-// Elements that end at such an edge, with a canary before them. At an unmapped page an array is aligned to no
-// more than its size: what the kernels may expect, kernels.h says.
-template <class T>
-class Guarded {
-  static_assert(std::is_trivially_copyable_v<T>);
-
- public:
-  explicit Guarded(std::ptrdiff_t count, Edge edge = Edge::unmapped) : size_(to_size(count)) {
-    const std::size_t page = to_size(sysconf(_SC_PAGESIZE));
-    const std::size_t behind = edge == Edge::canary ? canary_bytes : 0;
-    const std::size_t needed = canary_bytes + size_ * sizeof(T) + behind;
-    usable_ = (needed + page - 1) / page * page;
-    mapped_ = usable_ + page;
-    void* memory = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-    base_ = static_cast<unsigned char*>(memory);
-    if (mprotect(base_ + usable_, page, PROT_NONE) != 0) throw std::bad_alloc();
-    std::memset(base_, fill, usable_);
-    begin_ = usable_ - behind - size_ * sizeof(T);
-  }
-  explicit Guarded(std::span<const T> values) : Guarded(std::ssize(values)) {
-    std::copy(values.begin(), values.end(), data());
-  }
-  Guarded(const Guarded&) = delete;
-  Guarded& operator=(const Guarded&) = delete;
-  ~Guarded() { munmap(base_, mapped_); }
-
-  T* data() { return reinterpret_cast<T*>(base_ + begin_); }
-  const T* data() const { return reinterpret_cast<const T*>(base_ + begin_); }
-  T& operator[](std::ptrdiff_t i) { return data()[i]; }
-  std::vector<T> values() const { return {data(), data() + size_}; }
-
-  bool canaries_intact() const {
-    const auto is_fill = [](unsigned char byte) { return byte == fill; };
-    const unsigned char* end = base_ + begin_ + size_ * sizeof(T);
-    return std::all_of(base_, base_ + begin_, is_fill) &&
-           std::all_of(end, end + (base_ + usable_ - end), is_fill);
-  }
-
-  // Whether all is as in `before`, but for columns [begin, end) of rows that are `stride` apart.
-  bool unchanged_outside(const std::vector<T>& before, std::ptrdiff_t stride, std::ptrdiff_t begin,
-                         std::ptrdiff_t end) const {
-    for (std::ptrdiff_t i = 0; i < std::ssize(before); ++i) {
-      const bool allowed = i % stride >= begin && i % stride < end;
-      if (!allowed && std::memcmp(data() + i, before.data() + i, sizeof(T)) != 0) return false;
-    }
-    return true;
-  }
-
- private:
-  static constexpr std::size_t canary_bytes = 128;
-  static constexpr unsigned char fill = 0xA5;
-
-  std::size_t size_;
-  std::size_t usable_;
-  std::size_t mapped_;
-  std::size_t begin_;
-  unsigned char* base_;
-};
-
-// ---- Rows of values ----
-
-inline constexpr float infinity = std::numeric_limits<float>::infinity();
-inline constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
-inline constexpr float smallest_normal = std::numeric_limits<float>::min();
-inline constexpr float smallest_subnormal = std::numeric_limits<float>::denorm_min();
-inline constexpr float largest_float = std::numeric_limits<float>::max();
-
-inline constexpr int finite_kinds = 13;
-inline constexpr int all_kinds = finite_kinds + 3;
-
-// A row of one of these kinds; the last three hold a NaN, an infinity, a negative infinity.
-inline std::vector<float> random_row(Random& random, int size, int kind) {
-  std::vector<float> row(to_size(size));
-  for (float& x : row) {
-    x = random.normal();
-    if (kind == 1) x *= 1e30f;
-    if (kind == 2) x *= 1e-30f;
-    if (kind == 3) x *= 1e-40f;  // subnormal
-    if (kind == 4) x = std::copysign(0.0f, x);
-    if (kind == 5) x = row[0];
-    if (kind == 7) x = -std::fabs(x);
-    if (kind == 8) x = std::fabs(x);
-    if (kind == 9) x = std::ldexp(x, random.integer(-140, 120));
-    if (kind == 10) x = std::copysign(largest_float, x);
-    if (kind == 11) x = static_cast<float>(random.integer(-127, 126)) + 0.5f;  // ties, see below
-    if (kind == 12) x = 254.0f * smallest_normal * (1 + x * 0x1p-20f);         // s at its threshold
-  }
-  float& one = row[to_size(random.integer(0, size - 1))];
-  if (kind == 6) one *= 1e6f;
-  if (kind == 11) {  // a scale of exactly 1
-    row.front() = -127;
-    row.back() = 127;
-  }
-  if (kind == finite_kinds) one = nan_value;
-  if (kind == finite_kinds + 1) one = infinity;
-  if (kind == finite_kinds + 2) one = -infinity;
-  return row;
-}
-
-// Every other row is normal, for the others to stand between.
-inline std::vector<std::vector<float>> random_rows(Random& random, int count, int size) {
-  std::vector<std::vector<float>> rows;
-  for (int r = 0; r < count; ++r)
-    rows.push_back(
-        random_row(random, size, random.integer(0, 1) == 0 ? 0 : random.integer(1, all_kinds - 1)));
-  return rows;
-}
 
 // ---- Operands ----
 
-enum class Format { qint8, float32 };
+inline constexpr std::array formats = {Format::qint8, Format::float32, Format::float16};
 
-inline std::string format_name(Format format) { return format == Format::qint8 ? "qint8" : "float32"; }
+inline std::string format_name(Format format) {
+  return format == Format::qint8 ? "qint8" : format == Format::float32 ? "float32" : "float16";
+}
 
 // The rows that a product multiplies, as kernels.h lets them end: float rows exactly, quantized ones at a
 // multiple of input_group. What stands between them is NaN, or bytes of no meaning.
@@ -280,29 +81,26 @@ class Weights {
  public:
   // rows: those of all gates.
   Weights(Random& random, Format format, int rows, int inputs, int gates)
-      : format_(format),
-        integers_(format == Format::qint8 ? random_integers(random, rows, inputs)
-                                          : reference::QuantizedMatrix{}),
-        floats_(format == Format::float32 ? random_floats(random, rows, inputs) : reference::FloatMatrix{}),
-        packed_(format == Format::qint8
-                    ? pack_qint8(std::vector<std::int8_t>(integers_.q.begin(), integers_.q.end()).data(),
-                                 integers_.scale.data(), rows, inputs, gates)
-                    : pack_float32(floats_.values.data(), rows, inputs, gates)),
-        qint8_({packed_.qint8.data(), packed_.qint8.size()}),
-        float32_({packed_.float32.data(), packed_.float32.size()}),
+      : matrix_(random_matrix(random, format, rows, inputs)),
+        packed_(pack(matrix_, format, rows, inputs, gates)),
+        weights_({packed_.weights.data(), packed_.weights.size()}),
         scale_({packed_.scale.data(), packed_.scale.size()}),
         row_sum_({packed_.row_sum.data(), packed_.row_sum.size()}) {}
 
-  Format format() const { return format_; }
+  Format format() const { return packed_.format; }
   int panels() const { return packed_.panels(); }
+  int blocks() const { return packed_.blocks; }
   MatrixView view() const {
-    if (format_ == Format::qint8)
-      return {qint8_.data(), nullptr, scale_.data(), row_sum_.data(), packed_.inputs, packed_.blocks};
-    return {nullptr, float32_.data(), nullptr, nullptr, packed_.inputs, packed_.blocks};
+    MatrixView view = packed_.view();
+    view.weights = weights_.data();
+    view.scale = scale_.data();
+    view.row_sum = row_sum_.data();
+    return view;
   }
   std::vector<float> product(const Activations& x, int row, std::span<const float> addend) const {
-    return format_ == Format::qint8 ? reference::product(integers_, x.quantized(row), addend)
-                                    : reference::product(floats_, x.x(row), addend);
+    if (const auto* floats = std::get_if<reference::FloatMatrix>(&matrix_))
+      return reference::product(*floats, x.x(row), addend);
+    return reference::product(std::get<reference::QuantizedMatrix>(matrix_), x.quantized(row), addend);
   }
 
  private:
@@ -321,20 +119,37 @@ class Weights {
     }
     return matrix;
   }
-  static reference::FloatMatrix random_floats(Random& random, int rows, int inputs) {
-    reference::FloatMatrix matrix;
-    matrix.inputs = inputs;
+  static std::vector<float> random_floats(Random& random, int rows, int inputs) {
+    std::vector<float> values;
     const float spread = 1 / std::sqrt(static_cast<float>(inputs));
-    for (int n = 0; n < rows * inputs; ++n) matrix.values.push_back(random.normal() * spread);
-    return matrix;
+    for (int n = 0; n < rows * inputs; ++n) values.push_back(random.normal() * spread);
+    return values;
+  }
+  static reference::Matrix random_matrix(Random& random, Format format, int rows, int inputs) {
+    if (format == Format::qint8) return random_integers(random, rows, inputs);
+    if (format == Format::float32) return reference::FloatMatrix{random_floats(random, rows, inputs), inputs};
+    std::vector<float> values = random_floats(random, rows, inputs);
+    for (float& value : values)  // one in sixteen a subnormal half, or among the largest
+      if (random.integer(0, 15) == 0) value = std::ldexp(value, random.integer(0, 3) == 0 ? 12 : -18);
+    return reference::round_to_half(values, inputs);
   }
 
-  Format format_;
-  reference::QuantizedMatrix integers_;  // one of the two is empty
-  reference::FloatMatrix floats_;
+  static PackedMatrix pack(const reference::Matrix& matrix, Format format, int rows, int inputs, int gates) {
+    if (format == Format::qint8) {
+      const auto& [q, scale, width] = std::get<reference::QuantizedMatrix>(matrix);
+      return pack_qint8(std::vector<std::int8_t>(q.begin(), q.end()).data(), scale.data(), rows, inputs,
+                        gates);
+    }
+    const std::vector<float>& values = std::get<reference::FloatMatrix>(matrix).values;
+    if (format == Format::float32) return pack_float32(values.data(), rows, inputs, gates);
+    std::vector<std::uint16_t> halves;
+    for (const float value : values) halves.push_back(reference::half_of(value));
+    return pack_float16(halves.data(), rows, inputs, gates);
+  }
+
+  reference::Matrix matrix_;
   PackedMatrix packed_;
-  Guarded<std::int8_t> qint8_;
-  Guarded<float> float32_;
+  Guarded<std::byte> weights_;
   Guarded<float> scale_;
   Guarded<std::int32_t> row_sum_;
 };
@@ -426,8 +241,9 @@ inline void run_project(const KernelTable& table, const ProjectCase& test, const
                               test.columns,
                               piece.begin,
                               piece.end};
-    test.weights.format() == Format::qint8 ? table.project_qint8(args) : table.project_float32(args);
+    table.project(test.weights.format())(args);
     ASSERT_TRUE(y.canaries_intact());
+    const int panel_rows = test.weights.view().panel_rows();
     ASSERT_TRUE(y.unchanged_outside(before, stride, panel_rows * piece.begin,
                                     std::min(panel_rows * piece.end, test.columns)))
         << "y, outside panels " << piece.begin << " to " << piece.end;
@@ -437,16 +253,38 @@ inline void run_project(const KernelTable& table, const ProjectCase& test, const
     result.insert(result.end(), &y[r * stride], &y[r * stride] + test.columns);
 }
 
-struct LstmCase {
-  LstmCase(Random& random, Format format, const std::vector<std::vector<float>>& h_before, int hidden,
-           int gap_between_rows)
-      : rows(static_cast<int>(h_before.size())),
+// ---- Recurrent steps ----
+
+// What a step does: a cell, and of an RNN one of its two functions.
+struct StepKind {
+  const char* name;
+  Cell cell;
+  bool relu;
+};
+inline constexpr std::array<StepKind, 4> step_kinds = {{{"lstm", Cell::lstm, false},
+                                                        {"gru", Cell::gru, false},
+                                                        {"rnn_tanh", Cell::rnn, false},
+                                                        {"rnn_relu", Cell::rnn, true}}};
+
+inline std::string step_name(const StepKind& kind, Format format) {
+  return std::string(kind.name) + "_step_" + format_name(format);
+}
+
+struct StepCase {
+  StepCase(Random& random, const StepKind& of_kind, Format format,
+           const std::vector<std::vector<float>>& h_before, int hidden, int gap_between_rows)
+      : kind(of_kind),
+        rows(static_cast<int>(h_before.size())),
         hidden_size(hidden),
         gap(gap_between_rows),
         h(h_before, gap),
-        weights(random, format, 4 * hidden, static_cast<int>(h_before[0].size()), 4),
-        pre(random_rows_of_any_size(random, rows, 4 * hidden, 3)),
-        c(random_rows_of_any_size(random, rows, hidden, 2)) {}
+        weights(random, format, gates() * hidden, static_cast<int>(h_before[0].size()), gates()),
+        pre(random_rows_of_any_size(random, rows, gates() * hidden, 3)),
+        hidden_bias(random_rows_of_any_size(random, 1, hidden, 1)[0]),
+        state(random_rows_of_any_size(random, rows, hidden, 2)) {}
+
+  int gates() const { return gates_of(kind.cell); }
+  int units_of_panel() const { return weights.view().panel_rows() / gates(); }
 
   // Normal values, a few of them far from the others.
   static std::vector<std::vector<float>> random_rows_of_any_size(Random& random, int rows, int size,
@@ -459,161 +297,72 @@ struct LstmCase {
     return result;
   }
 
+  StepKind kind;
   int rows;
   int hidden_size;
   int gap;
   Activations h;
   Weights weights;
-  std::vector<std::vector<float>> pre;  // [rows, 4 * hidden_size], PyTorch's order
-  std::vector<std::vector<float>> c;    // [rows, hidden_size]
+  std::vector<std::vector<float>> pre;    // [rows, gates * hidden_size], PyTorch's order
+  std::vector<float> hidden_bias;         // [hidden_size], of a GRU
+  std::vector<std::vector<float>> state;  // [rows, hidden_size], not of an RNN
 };
 
-struct LstmState {
-  std::vector<float> h;  // [rows, hidden_size]
-  std::vector<float> c;
+struct StepResult {
+  std::vector<float> h;      // [rows, hidden_size]
+  std::vector<float> state;  // the same; as it was, of an RNN
 };
 
-inline void run_lstm_step(const KernelTable& table, const LstmCase& test, const std::vector<Piece>& pieces,
-                          Edge edge, LstmState& result) {
-  const int padded = round_up(test.hidden_size, block_rows);
-  const std::ptrdiff_t pre_stride = 4 * padded + test.gap;
-  const std::ptrdiff_t c_stride = padded + test.gap;
+inline void run_step(const KernelTable& table, const StepCase& test, const std::vector<Piece>& pieces,
+                     Edge edge, StepResult& result) {
+  const int padded = round_up(test.hidden_size, block_rows), units = test.units_of_panel();
+  const std::ptrdiff_t packed_gates = std::ptrdiff_t{test.weights.blocks()} * block_rows;
+  const std::ptrdiff_t pre_stride = packed_gates + test.gap;
+  const std::ptrdiff_t state_stride = padded + test.gap;
   const std::ptrdiff_t h_stride = test.hidden_size + test.gap;
   const Guarded<std::uint8_t> bytes(std::span<const std::uint8_t>(test.h.bytes(table.activation_offset)));
-  Guarded<float> pre((test.rows - 1) * pre_stride + 4 * padded);
-  Guarded<float> c((test.rows - 1) * c_stride + padded, edge);
+  const base::Buffer<float> packed_bias = pack_rows(test.hidden_bias.data(), test.hidden_size, 1);
+  const Guarded<float> hidden_bias(std::span<const float>(packed_bias.data(), packed_bias.size()));
+  Guarded<float> pre((test.rows - 1) * pre_stride + packed_gates);
+  Guarded<float> state((test.rows - 1) * state_stride + padded, edge);
   Guarded<float> h((test.rows - 1) * h_stride + test.hidden_size, edge);
   for (int r = 0; r < test.rows; ++r) {
-    const base::Buffer<float> packed = pack_rows(test.pre[to_size(r)].data(), 4 * test.hidden_size, 4);
-    std::copy_n(packed.data(), 4 * padded, &pre[r * pre_stride]);
-    std::fill_n(&c[r * c_stride], padded, 0.5f);
-    std::copy_n(test.c[to_size(r)].data(), test.hidden_size, &c[r * c_stride]);
+    const base::Buffer<float> packed =
+        pack_rows(test.pre[to_size(r)].data(), test.gates() * test.hidden_size, test.gates());
+    std::copy_n(packed.data(), packed_gates, &pre[r * pre_stride]);
+    std::fill_n(&state[r * state_stride], padded, 0.5f);
+    std::copy_n(test.state[to_size(r)].data(), test.hidden_size, &state[r * state_stride]);
   }
   for (const Piece piece : pieces) {
-    const std::vector<float> c_before = c.values();
+    const std::vector<float> state_before = state.values();
     const std::vector<float> h_before = h.values();
-    const LstmStepArgs args = {test.weights.view(),
-                               test.h.view(test.weights.format(), bytes),
-                               pre.data(),
-                               pre_stride,
-                               c.data(),
-                               c_stride,
-                               h.data(),
-                               h_stride,
-                               test.hidden_size,
-                               piece.begin,
-                               piece.end};
-    test.weights.format() == Format::qint8 ? table.lstm_step_qint8(args) : table.lstm_step_float32(args);
-    ASSERT_TRUE(c.canaries_intact() && h.canaries_intact());
-    ASSERT_TRUE(c.unchanged_outside(c_before, c_stride, block_rows * piece.begin, block_rows * piece.end) &&
-                c.unchanged_outside(c_before, c_stride, 0, padded))
-        << "c, outside panels " << piece.begin << " to " << piece.end;
-    ASSERT_TRUE(h.unchanged_outside(h_before, h_stride, block_rows * piece.begin,
-                                    std::min(block_rows * piece.end, test.hidden_size)))
+    table.step(test.kind.cell, test.weights.format())(
+        {.weights = test.weights.view(),
+         .rows = test.h.view(test.weights.format(), bytes),
+         .pre = pre.data(),
+         .pre_stride = pre_stride,
+         .hidden_bias = test.kind.cell == Cell::gru ? hidden_bias.data() : nullptr,
+         .state = test.kind.cell == Cell::rnn ? nullptr : state.data(),
+         .state_stride = state_stride,
+         .h = h.data(),
+         .h_stride = h_stride,
+         .hidden_size = test.hidden_size,
+         .panel_begin = piece.begin,
+         .panel_end = piece.end,
+         .relu = test.kind.relu});
+    const int begin = units * piece.begin, end = units * piece.end;
+    ASSERT_TRUE(state.canaries_intact() && h.canaries_intact());
+    ASSERT_TRUE(state.unchanged_outside(state_before, state_stride, begin, std::min(end, padded)))
+        << "state, outside panels " << piece.begin << " to " << piece.end;
+    ASSERT_TRUE(h.unchanged_outside(h_before, h_stride, begin, std::min(end, test.hidden_size)))
         << "h, outside panels " << piece.begin << " to " << piece.end;
   }
   result = {};
   for (int r = 0; r < test.rows; ++r) {
     result.h.insert(result.h.end(), &h[r * h_stride], &h[r * h_stride] + test.hidden_size);
-    result.c.insert(result.c.end(), &c[r * c_stride], &c[r * c_stride] + test.hidden_size);
+    result.state.insert(result.state.end(), &state[r * state_stride],
+                        &state[r * state_stride] + test.hidden_size);
   }
-}
-
-// ---- Gates alone ----
-
-struct Gates {
-  float i, f, g, o, c;
-};
-struct GateResult {
-  float c, h;
-};
-
-// One LSTM step whose weights are zero, so that the gates are what they are given as. At most gate_batch.
-inline constexpr int gate_batch = 16384;
-inline std::vector<GateResult> run_gates(const KernelTable& table, const std::vector<Gates>& gates) {
-  static constexpr int units = 1024;
-  static constexpr int rows = gate_batch / units;
-  static const base::Buffer<float> zero_weights(4 * units);
-  static const std::array<float, rows> zeros{};
-  static std::vector<float> pre(4 * gate_batch), c(gate_batch), h(gate_batch);
-  for (std::size_t n = 0; n < gates.size(); ++n) {
-    const std::size_t first = n / block_rows * panel_rows + n % block_rows;
-    pre[first] = gates[n].i;
-    pre[first + 16] = gates[n].f;
-    pre[first + 32] = gates[n].g;
-    pre[first + 48] = gates[n].o;
-    c[n] = gates[n].c;
-  }
-  const MatrixView weights = {nullptr, zero_weights.data(), nullptr, nullptr, 1, 4 * units / block_rows};
-  table.lstm_step_float32({weights,
-                           {nullptr, nullptr, zeros.data(), 1, rows},
-                           pre.data(),
-                           4 * units,
-                           c.data(),
-                           units,
-                           h.data(),
-                           units,
-                           units,
-                           0,
-                           units / block_rows});
-  std::vector<GateResult> results;
-  for (std::size_t n = 0; n < gates.size(); ++n) results.push_back({c[n], h[n]});
-  return results;
-}
-
-// Calls visit with batches of gates: all of some special values; each gate over [-200, 200] and over the bits
-// of all floats, the others at random; and all at random.
-template <class Visit>
-void sweep_gates(Random& random, Visit visit) {
-  std::vector<Gates> batch;
-  const auto add = [&](const Gates& gates) {
-    batch.push_back(gates);
-    if (batch.size() == to_size(gate_batch)) {
-      visit(batch);
-      batch.clear();
-    }
-  };
-  const auto random_gate = [&] {
-    const int kind = random.integer(0, 7);
-    if (kind == 0) return 0.0f;
-    if (kind == 1) return std::copysign(1e30f, random.normal());
-    return kind < 5 ? 3 * random.normal() : random.uniform(-200, 200);
-  };
-  const auto random_cell = [&] {
-    const int kind = random.integer(0, 3);
-    return kind == 0 ? 0.0f : kind == 1 ? random.normal() : random.uniform(-100, 100);
-  };
-  const auto random_gates = [&] {
-    return Gates{random_gate(), random_gate(), random_gate(), random_gate(), random_cell()};
-  };
-
-  constexpr std::array special = {0.0f,      -0.0f,    smallest_subnormal,
-                                  -1e-40f,   1.0f,     -1.0f,
-                                  17.5f,     -88.5f,   90.0f,
-                                  -104.0f,   200.0f,   -200.0f,
-                                  1e30f,     -1e30f,   infinity,
-                                  -infinity, nan_value};
-  constexpr std::array special_cells = {0.0f,           -0.0f, 1.0f,     -100.0f,  smallest_subnormal,
-                                        -largest_float, 1e30f, infinity, nan_value};
-  for (const float i : special)
-    for (const float f : special)
-      for (const float g : special)
-        for (const float o : special)
-          for (const float c : special_cells) add({i, f, g, o, c});
-
-  for (float Gates::*const swept : {&Gates::i, &Gates::f, &Gates::g, &Gates::o, &Gates::c}) {
-    const auto add_swept = [&](float value) {
-      Gates gates = random_gates();
-      gates.*swept = value;
-      add(gates);
-    };
-    for (int n = -200000; n <= 200000; n += 2)
-      if (swept != &Gates::c || std::abs(n) <= 100000) add_swept(static_cast<float>(n) * 0.001f);
-    for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += 16381)
-      add_swept(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
-  }
-  for (int n = 0; n < 1'000'000; ++n) add(random_gates());
-  if (!batch.empty()) visit(batch);
 }
 
 }  // namespace fourfold::kernels::test

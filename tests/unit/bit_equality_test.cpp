@@ -1,5 +1,6 @@
 // The promise of the library: the same bits on every instruction set, for every number of threads, alone or
-// in a batch, at once or step by step, in a copy, and under many callers at once.
+// in a batch, padded or not, in every layout, at once or step by step, in a copy, and under many callers at
+// once. Every test is one for all kinds of layers and all formats of weights.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -7,179 +8,28 @@
 #include <limits>
 #include <memory>
 #include <numeric>
-#include <ostream>
 #include <thread>
 
 #include "fourfold/fourfold.h"
-#include "unit/helpers.h"
+#include "unit/layer_cases.h"
 
 namespace fourfold::test {
 namespace {
 
-using kernels::test::range_with;
-
-const std::vector<int> input_sizes = range_with(70, {96, 127, 128, 129, 200, 257, 385, 512});
-const std::vector<int> hidden_sizes = range_with(70, {96, 127, 130, 200});
-const std::vector<int> batches = {1, 2, 3, 4, 5, 6, 7, 8, 9, 17};
-
 class BitEquality : public SettingsTest {};
-
-struct LstmCase {
-  LstmOptions options;
-  bool quantized;
-  Tensor input;
-  LstmState start;  // used where with_state
-  bool with_state;
-  std::uint64_t seed;  // of the weights
-
-  // Packed for the instruction set that is set.
-  Lstm lstm() const {
-    Generator generator(seed);
-    Lstm result(options, generator);
-    if (quantized) result.quantize(DType::qint8);
-    return result;
-  }
-  LstmOutput run(const Lstm& lstm) const { return with_state ? lstm(input, start) : lstm(input); }
-};
-
-std::ostream& operator<<(std::ostream& out, const LstmCase& c) {
-  const auto yes = [](bool flag) { return flag ? "yes" : "no"; };
-  return out << (c.quantized ? "int8" : "float") << " LSTM(" << c.options.input_size << ", "
-             << c.options.hidden_size << "), layers " << c.options.num_layers << ", bidirectional "
-             << yes(c.options.bidirectional) << ", bias " << yes(c.options.bias) << ", input "
-             << shape_text(c.input.shape()) << ", state given " << yes(c.with_state) << ", weights' seed "
-             << c.seed;
-}
-
-LstmCase lstm_case(Random& random, LstmOptions options, bool quantized, std::int64_t steps,
-                   std::int64_t batch) {
-  const std::int64_t states = options.num_layers * (options.bidirectional ? 2 : 1);
-  const std::vector<std::int64_t> state_shape = {states, batch, options.hidden_size};
-  return {.options = options,
-          .quantized = quantized,
-          .input = random_tensor(random, {steps, batch, options.input_size}, /*wild=*/true),
-          .start = {random_tensor(random, state_shape), random_tensor(random, state_shape)},
-          .with_state = random.integer(0, 1) == 1,
-          .seed = static_cast<std::uint64_t>(random.integer(0, 1 << 30))};
-}
-
-// Every input size, hidden size and batch, in both formats, each with something else of the rest; one in
-// `every` of these cases where fewer are enough.
-std::vector<LstmCase> covering_lstm_cases(Random& random, bool one_direction, std::size_t every = 1) {
-  std::vector<int> inputs = input_sizes;
-  for (std::size_t i = inputs.size() - 1; i > 0; --i)
-    std::swap(inputs[i], inputs[static_cast<std::size_t>(random.integer(0, static_cast<int>(i)))]);
-  std::vector<LstmCase> cases;
-  for (std::size_t i = 0; i < inputs.size(); i += every) {
-    const int hidden = hidden_sizes[i % hidden_sizes.size()];
-    for (const bool quantized : {false, true}) {
-      const LstmOptions options{.input_size = inputs[i],
-                                .hidden_size = hidden,
-                                .num_layers = random.integer(1, hidden > 70 ? 2 : 3),
-                                .bias = random.integer(0, 3) > 0,
-                                .bidirectional = !one_direction && random.integer(0, 1) == 1};
-      cases.push_back(lstm_case(random, options, quantized, random.integer(1, 9),
-                                batches[(i / every + (quantized ? 5 : 0)) % batches.size()]));
-    }
-  }
-  return cases;
-}
-
-// Large enough for a team at each step, with panels that do and do not divide evenly.
-std::vector<LstmCase> large_lstm_cases(Random& random) {
-  std::vector<LstmCase> cases;
-  for (const bool quantized : {false, true}) {
-    const auto add = [&](LstmOptions options, std::int64_t steps, std::int64_t batch) {
-      cases.push_back(lstm_case(random, options, quantized, steps, batch));
-    };
-    add({.input_size = 33, .hidden_size = 96, .num_layers = 2, .bidirectional = true}, 5, 17);
-    add({.input_size = 200, .hidden_size = 127, .num_layers = 3}, 7, 9);
-    add({.input_size = 7, .hidden_size = 200, .bidirectional = true}, 6, 4);
-    add({.input_size = 64, .hidden_size = 370, .num_layers = 2, .bias = false}, 9, 1);
-  }
-  return cases;
-}
-
-struct LinearCase {
-  LinearOptions options;
-  bool quantized;
-  Tensor input;  // [rows, in_features]
-  std::uint64_t seed;
-
-  Linear linear() const {
-    Generator generator(seed);
-    Linear result(options, generator);
-    if (quantized) result.quantize(DType::qint8);
-    return result;
-  }
-};
-
-std::ostream& operator<<(std::ostream& out, const LinearCase& c) {
-  return out << (c.quantized ? "int8" : "float") << " Linear(" << c.options.in_features << ", "
-             << c.options.out_features << "), bias " << (c.options.bias ? "yes" : "no") << ", input "
-             << shape_text(c.input.shape()) << ", weights' seed " << c.seed;
-}
-
-LinearCase linear_case(Random& random, LinearOptions options, bool quantized, std::int64_t rows) {
-  return {.options = options,
-          .quantized = quantized,
-          .input = random_tensor(random, {rows, options.in_features}, /*wild=*/true),
-          .seed = static_cast<std::uint64_t>(random.integer(0, 1 << 30))};
-}
-
-std::vector<LinearCase> covering_linear_cases(Random& random) {
-  std::vector<LinearCase> cases;
-  for (std::size_t i = 0; i < input_sizes.size(); ++i)
-    for (const bool quantized : {false, true}) {
-      const int out = hidden_sizes[i * 31 % hidden_sizes.size()];  // 31: no divisor of 74, so all come
-      cases.push_back(linear_case(random, {input_sizes[i], out, random.integer(0, 3) > 0}, quantized,
-                                  batches[(i + (quantized ? 5 : 0)) % batches.size()]));
-    }
-  return cases;
-}
-
-std::vector<LinearCase> large_linear_cases(Random& random) {
-  std::vector<LinearCase> cases;
-  for (const bool quantized : {false, true}) {
-    cases.push_back(linear_case(random, {257, 200}, quantized, 130));
-    cases.push_back(linear_case(random, {96, 130}, quantized, 700));  // more rows than a chunk
-    cases.push_back(linear_case(random, {2050, 2049}, quantized, 1));
-  }
-  return cases;
-}
-
-// Row r of [rows, size].
-Tensor row_of(const Tensor& tensor, std::int64_t r) {
-  const auto size = static_cast<std::size_t>(tensor.size(1));
-  return Tensor({1, tensor.size(1)}, values(tensor).subspan(static_cast<std::size_t>(r) * size, size));
-}
 
 // ---- Instruction sets ----
 
-TEST_F(BitEquality, LstmOnEveryInstructionSet) {
+TEST_F(BitEquality, OnEveryInstructionSet) {
   Random random;
-  CasesByIsa counts("LSTMs with the bits of scalar");
-  for (const LstmCase& c : covering_lstm_cases(random, /*one_direction=*/false)) {
+  CasesByKind counts("with the bits of scalar");
+  for (const Case& c : covering_cases(random, {.by_chance = true, .every = 2})) {
     set_isa("scalar");
-    const LstmOutput expected = c.run(c.lstm());
+    const LayerOutput expected = c.run(c.layer());
     for (const std::string& isa : supported_isas()) {
       set_isa(isa);
-      EXPECT_TRUE(same_bits(expected, c.run(c.lstm()))) << isa << ", " << c;
-      counts.add(isa);
-    }
-  }
-}
-
-TEST_F(BitEquality, LinearOnEveryInstructionSet) {
-  Random random;
-  CasesByIsa counts("Linears with the bits of scalar");
-  for (const LinearCase& c : covering_linear_cases(random)) {
-    set_isa("scalar");
-    const Tensor expected = c.linear()(c.input);
-    for (const std::string& isa : supported_isas()) {
-      set_isa(isa);
-      EXPECT_TRUE(same_bits(expected, c.linear()(c.input))) << isa << ", " << c;
-      counts.add(isa);
+      EXPECT_TRUE(same_bits(expected, c.run(c.layer()))) << isa << ", " << c;
+      counts.add(c.kind(), isa);
     }
   }
 }
@@ -193,79 +43,79 @@ std::ptrdiff_t running_threads() {
   return none ? 0 : std::distance(begin(tasks), end(tasks));
 }
 
-template <class Run>
-void expect_same_for_every_number_of_threads(const Run& run, const std::string& text) {
-  set_num_threads(1);
-  const auto expected = run();
-  for (const int threads : {2, 4}) {
-    set_num_threads(threads);
-    EXPECT_TRUE(same_bits(expected, run())) << threads << " threads, " << text;
-    // The pool's threads stay, so they show whether there was a team at all.
-    if (running_threads() > 0) {
-      EXPECT_GE(running_threads(), threads) << text;
-    }
-  }
-}
-
-TEST_F(BitEquality, LstmForEveryNumberOfThreads) {
+TEST_F(BitEquality, ForEveryNumberOfThreads) {
   Random random;
-  CasesByIsa counts("LSTMs on 2 and 4 threads");
-  for (const LstmCase& c : large_lstm_cases(random))
+  CasesByKind counts("on 2 and 4 threads");
+  for (const Case& c : large_cases(random))
     for (const std::string& isa : supported_isas()) {
       set_isa(isa);
-      expect_same_for_every_number_of_threads([&, lstm = c.lstm()] { return c.run(lstm); },
-                                              isa + ", " + testing::PrintToString(c));
-      counts.add(isa, 2);
+      const AnyLayer layer = c.layer();
+      set_num_threads(1);
+      const LayerOutput expected = c.run(layer);
+      for (const int threads : {2, 4}) {
+        set_num_threads(threads);
+        EXPECT_TRUE(same_bits(expected, c.run(layer))) << threads << " threads, " << isa << ", " << c;
+        // The pool's threads stay, so they show whether there was a team at all.
+        if (running_threads() > 0) {
+          EXPECT_GE(running_threads(), threads) << c;
+        }
+        counts.add(c.kind(), isa);
+      }
     }
 }
 
-TEST_F(BitEquality, LinearForEveryNumberOfThreads) {
-  Random random;
-  CasesByIsa counts("Linears on 2 and 4 threads");
-  for (const LinearCase& c : large_linear_cases(random))
-    for (const std::string& isa : supported_isas()) {
-      set_isa(isa);
-      expect_same_for_every_number_of_threads([&, linear = c.linear()] { return linear(c.input); },
-                                              isa + ", " + testing::PrintToString(c));
-      counts.add(isa, 2);
-    }
+// ---- Batches, padding, layouts ----
+
+// That sequence b of a batch's result is what it is alone, and zeros behind its end.
+void expect_alone(const Case& c, const AnyLayer& layer, const LayerOutput& together, std::int64_t b) {
+  const LayerOutput alone = c.alone(b).run(layer);
+  EXPECT_TRUE(same_bits(alone.state, sequence_of(together.state, b))) << "sequence " << b << ", " << c;
+  if (is_cell(c.kind())) return;
+  const Tensor own = sequence_of(together.output, b), before = steps_of(own, 0, c.length(b)),
+               after = steps_of(own, c.length(b), c.steps());
+  EXPECT_TRUE(same_bits(alone.output, before)) << "sequence " << b << ", " << c;
+  EXPECT_TRUE(same_bits(Tensor(after.shape()), after)) << "behind sequence " << b << ", " << c;
 }
 
-// ---- Batches ----
-
-TEST_F(BitEquality, LstmSequenceAloneAndInABatch) {
+void compare_with_alone(const Wanted& wanted, const std::string& what) {
   Random random;
-  CasesByIsa counts("sequences alone and in a batch");
+  CasesByKind counts(what);
   for (const std::string& isa : supported_isas()) {
     set_isa(isa);
-    for (const LstmCase& c : covering_lstm_cases(random, /*one_direction=*/false, /*every=*/2)) {
-      const Lstm lstm = c.lstm();
-      const LstmOutput together = c.run(lstm);
-      for (std::int64_t b = 0; b < c.input.size(1); ++b) {
-        LstmCase alone = c;
-        alone.input = sequence_of(c.input, b);
-        alone.start = sequence_of(c.start, b);
-        EXPECT_TRUE(same_bits(sequence_of(together, b), alone.run(lstm)))
-            << isa << ", sequence " << b << ", " << c;
-        counts.add(isa);
+    for (const Case& c : covering_cases(random, wanted)) {
+      const AnyLayer layer = c.layer();
+      const LayerOutput together = c.run(layer);
+      for (std::int64_t b = 0; b < c.batch(); ++b) {
+        expect_alone(c, layer, together, b);
+        counts.add(c.kind(), isa);
       }
     }
   }
 }
 
-TEST_F(BitEquality, LinearRowAloneAndInABatch) {
+TEST_F(BitEquality, AloneAndInABatch) {
+  compare_with_alone({.every = 6}, "sequences or rows alone and in a batch");
+}
+
+TEST_F(BitEquality, PaddedWithLengthsAndAlone) {
+  compare_with_alone({.networks_only = true, .lengths = true}, "sequences alone and padded, with lengths");
+}
+
+TEST_F(BitEquality, InEveryLayout) {
   Random random;
-  CasesByIsa counts("rows alone and in a batch");
+  CasesByKind counts("batch first, time first and without a batch");
   for (const std::string& isa : supported_isas()) {
     set_isa(isa);
-    for (const LinearCase& c : covering_linear_cases(random)) {
-      const Linear linear = c.linear();
-      const Tensor together = linear(c.input);
-      for (std::int64_t r = 0; r < c.input.size(0); ++r) {
-        EXPECT_TRUE(same_bits(row_of(together, r), linear(row_of(c.input, r))))
-            << isa << ", row " << r << ", " << c;
-        counts.add(isa);
-      }
+    for (const Case& c : covering_cases(random, {.by_chance = true, .every = 6})) {
+      const LayerOutput expected = c.run(c.layer());
+      Case other = c;
+      other.options.batch_first = is_network(c.kind()) && !c.options.batch_first;
+      EXPECT_TRUE(same_bits(expected, other.run(other.layer()))) << isa << ", " << c;
+      counts.add(c.kind(), isa);
+      if (c.batch() > 1 || !c.lengths.empty()) continue;
+      other.unbatched = !c.unbatched;
+      EXPECT_TRUE(same_bits(expected, other.run(other.layer()))) << isa << ", " << c;
+      counts.add(c.kind(), isa);
     }
   }
 }
@@ -273,51 +123,143 @@ TEST_F(BitEquality, LinearRowAloneAndInABatch) {
 // ---- Time ----
 
 // Runs steps [cuts[i], cuts[i + 1]) one call after another, the state handed on.
-LstmOutput in_pieces(const LstmCase& c, const Lstm& lstm, const std::vector<std::int64_t>& cuts) {
-  LstmOutput whole{Tensor({c.input.size(0), c.input.size(1), c.options.hidden_size}), c.start};
+LayerOutput in_pieces(const Case& c, const AnyLayer& layer, const std::vector<std::int64_t>& cuts) {
+  LayerOutput whole{Tensor({c.steps(), c.batch(), c.options.state_size()}),
+                    c.with_state ? c.start : c.zeros()};
   float* next = whole.output.data<float>();
   for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
-    const Tensor piece = steps_of(c.input, cuts[i], cuts[i + 1]);
-    LstmOutput result = i == 0 && !c.with_state ? lstm(piece) : lstm(piece, whole.state);
+    const LayerOutput result = c.part(cuts[i], cuts[i + 1], whole.state).run(layer);
     next = std::ranges::copy(values(result.output), next).out;
-    whole.state = std::move(result.state);
+    whole.state = result.state;
   }
   return whole;
 }
 
-TEST_F(BitEquality, LstmStepByStepAndAtOnce) {
+TEST_F(BitEquality, InPiecesAndAtOnce) {
   Random random;
-  CasesByIsa counts("sequences step by step and split at random");
+  CasesByKind counts("sequences call by call and split at random");
   for (const std::string& isa : supported_isas()) {
     set_isa(isa);
-    for (const LstmCase& c : covering_lstm_cases(random, /*one_direction=*/true, /*every=*/2)) {
-      const Lstm lstm = c.lstm();
-      const LstmOutput at_once = c.run(lstm);
-      const std::int64_t steps = c.input.size(0);
-      std::vector<std::int64_t> each(static_cast<std::size_t>(steps) + 1);
+    for (const Case& c : covering_cases(random, {.networks_only = true, .one_direction = true})) {
+      const AnyLayer layer = c.layer();
+      const LayerOutput at_once = c.run(layer);
+      std::vector<std::int64_t> each(static_cast<std::size_t>(c.steps()) + 1);
       std::iota(each.begin(), each.end(), 0);
-      EXPECT_TRUE(same_bits(at_once, in_pieces(c, lstm, each))) << isa << ", " << c;
+      EXPECT_TRUE(same_bits(at_once, in_pieces(c, layer, each))) << isa << ", " << c;
       std::vector<std::int64_t> some;
       for (const std::int64_t cut : each)
-        if (cut == 0 || cut == steps || random.integer(0, 2) == 0) some.push_back(cut);
-      EXPECT_TRUE(same_bits(at_once, in_pieces(c, lstm, some))) << isa << ", " << c;
-      counts.add(isa, 2);
+        if (cut == 0 || cut == c.steps() || random.integer(0, 2) == 0) some.push_back(cut);
+      EXPECT_TRUE(same_bits(at_once, in_pieces(c, layer, some))) << isa << ", " << c;
+      counts.add(c.kind(), isa, 2);
     }
   }
 }
 
 // A sequence longer than the steps whose inputs are projected together.
-TEST_F(BitEquality, LongLstmSequenceInPieces) {
+TEST_F(BitEquality, LongSequenceInPieces) {
   Random random;
-  CasesByIsa counts("long sequences in pieces");
+  CasesByKind counts("long sequences in pieces");
   for (const std::string& isa : supported_isas()) {
     set_isa(isa);
-    for (const bool quantized : {false, true}) {
-      const LstmCase c =
-          lstm_case(random, {.input_size = 13, .hidden_size = 50, .num_layers = 2}, quantized, 701, 2);
-      const Lstm lstm = c.lstm();
-      EXPECT_TRUE(same_bits(c.run(lstm), in_pieces(c, lstm, {0, 1, 100, 101, 400, 700, 701}))) << isa;
-      counts.add(isa);
+    for (const LayerKind kind : kinds)
+      for (const DType dtype : dtypes) {
+        if (!is_network(kind)) continue;
+        const Case c = case_of(random, {.kind = kind, .input_size = 13, .hidden_size = 50, .num_layers = 2},
+                               dtype, 701, 2);
+        const AnyLayer layer = c.layer();
+        EXPECT_TRUE(same_bits(c.run(layer), in_pieces(c, layer, {0, 1, 100, 101, 400, 700, 701})))
+            << isa << ", " << c;
+        counts.add(kind, isa);
+      }
+  }
+}
+
+// ---- step() ----
+
+// The state of sequence b: [layers, size] each.
+StateDict stream_tensors(const LayerState& state, std::int64_t b) {
+  const LayerState own = sequence_of(state, b);
+  StateDict tensors = {{"h", reshaped(own.h, {own.h.size(0), own.h.size(2)})}};
+  if (own.c.dim() == 3) tensors.push_back({"c", reshaped(own.c, {own.c.size(0), own.c.size(2)})});
+  return tensors;
+}
+
+template <class Layer>
+StreamState stream_of(const Case& c, const Layer& layer, std::int64_t b) {
+  StreamState state(layer);
+  if (c.with_state) state.load_state_dict(stream_tensors(c.start, b));
+  return state;
+}
+
+std::span<const float> frame_of(const Case& c, std::int64_t t, std::int64_t b) {
+  const auto size = static_cast<std::size_t>(c.options.input_size);
+  return values(c.input).subspan(static_cast<std::size_t>(t * c.batch() + b) * size, size);
+}
+
+TEST_F(BitEquality, StepAndTheWholeSequence) {
+  Random random;
+  CasesByKind counts("sequences frame by frame with step()");
+  for (const std::string& isa : supported_isas()) {
+    set_isa(isa);
+    for (const Case& c : covering_cases(random, {.one_direction = true, .every = 6})) {
+      const AnyLayer any = c.layer();
+      with_recurrent(any, [&](const auto& layer) {
+        const LayerOutput expected = c.run(any);
+        Tensor output({c.steps(), c.batch(), c.options.state_size()});
+        const auto width = static_cast<std::size_t>(c.options.state_size());
+        for (std::int64_t b = 0; b < c.batch(); ++b) {
+          StreamState state = stream_of(c, layer, b);
+          for (std::int64_t t = 0; t < c.steps(); ++t)
+            layer.step(state, frame_of(c, t, b),
+                       {output.data<float>() + (t * c.batch() + b) * c.options.state_size(), width});
+          EXPECT_TRUE(same_state(stream_tensors(expected.state, b), state.state_dict()))
+              << isa << ", sequence " << b << ", " << c;
+          counts.add(c.kind(), isa);
+        }
+        const Tensor& wanted = is_cell(c.kind()) ? expected.state.h : expected.output;
+        EXPECT_TRUE(same_bits(wanted, output)) << isa << ", " << c;
+      });
+    }
+  }
+}
+
+// States of different pasts, in groups that change from step to step.
+TEST_F(BitEquality, StepOfManyStatesAndOfOne) {
+  Random random;
+  CasesByKind counts("steps of many states at once");
+  for (const std::string& isa : supported_isas()) {
+    set_isa(isa);
+    for (const Case& c : covering_cases(random, {.one_direction = true, .every = 6})) {
+      const AnyLayer any = c.layer();
+      with_recurrent(any, [&](const auto& layer) {
+        const auto in = static_cast<std::size_t>(c.options.input_size),
+                   out = static_cast<std::size_t>(c.options.state_size());
+        std::vector<StreamState> alone, together;
+        for (std::int64_t b = 0; b < c.batch(); ++b) {
+          alone.push_back(stream_of(c, layer, b));
+          together.push_back(alone.back());
+        }
+        for (std::int64_t t = 0; t < c.steps(); ++t) {
+          std::vector<StreamState*> group;
+          std::vector<float> frames, expected;
+          for (std::size_t b = 0; b < alone.size(); ++b) {
+            if (random.integer(0, 3) == 0) continue;
+            const std::span<const float> frame = frame_of(c, t, static_cast<std::int64_t>(b));
+            group.push_back(&together[b]);
+            frames.insert(frames.end(), frame.begin(), frame.end());
+            expected.resize(expected.size() + out);
+            layer.step(alone[b], frame, std::span(expected).last(out));
+          }
+          std::vector<float> outputs(expected.size());
+          ASSERT_EQ(frames.size(), group.size() * in);
+          layer.step(group, frames, outputs);
+          EXPECT_TRUE(kernels::test::same_bits(expected, outputs)) << isa << ", step " << t << ", " << c;
+          counts.add(c.kind(), isa);
+        }
+        for (std::size_t b = 0; b < alone.size(); ++b)
+          EXPECT_TRUE(same_state(alone[b].state_dict(), together[b].state_dict()))
+              << isa << ", state " << b << ", " << c;
+      });
     }
   }
 }
@@ -326,62 +268,40 @@ TEST_F(BitEquality, LongLstmSequenceInPieces) {
 
 TEST_F(BitEquality, NotANumberStaysInItsSequence) {
   Random random;
-  CasesByIsa counts("batches with a NaN or an infinity in one sequence");
+  CasesByKind counts("batches with a NaN or an infinity in one sequence or row");
   for (const std::string& isa : supported_isas()) {
     set_isa(isa);
-    for (const LstmCase& clean : covering_lstm_cases(random, /*one_direction=*/true, /*every=*/3)) {
-      const Lstm lstm = clean.lstm();
-      LstmCase c = clean;
+    for (const Case& clean : covering_cases(random, {.one_direction = true, .every = 6})) {
+      const AnyLayer layer = clean.layer();
+      Case c = clean;
       c.input = random_tensor(random, clean.input.shape());
-      const LstmOutput expected = c.run(lstm);
-      const std::int64_t steps = c.input.size(0), batch = c.input.size(1), size = c.input.size(2);
+      const LayerOutput expected = c.run(layer);
+      const std::int64_t steps = c.steps(), batch = c.batch(), size = c.input.size(2);
       const int at = random.integer(0, static_cast<int>(steps) - 1);
       const int spoilt = random.integer(0, static_cast<int>(batch) - 1);
       float& value = c.input.data<float>()[(at * batch + spoilt) * size + random.integer(0, 200) % size];
       const float infinity = std::numeric_limits<float>::infinity();
       for (const float bad : {std::numeric_limits<float>::quiet_NaN(), infinity, -infinity}) {
         value = bad;
-        const LstmOutput result = c.run(lstm);
+        const LayerOutput result = c.run(layer);
+        const Tensor& rows = is_cell(c.kind()) ? result.state.h : result.output;
+        const Tensor& rows_expected = is_cell(c.kind()) ? expected.state.h : expected.output;
         for (std::int64_t b = 0; b < batch; ++b) {
           if (b == spoilt) continue;
-          EXPECT_TRUE(same_bits(sequence_of(expected, b), sequence_of(result, b))) << isa << ", " << c;
+          EXPECT_TRUE(same_bits(sequence_of(rows_expected, b), sequence_of(rows, b))) << isa << ", " << c;
+          EXPECT_TRUE(same_bits(sequence_of(expected.state, b), sequence_of(result.state, b)))
+              << isa << ", " << c;
         }
-        const Tensor own = sequence_of(result.output, spoilt);
+        const Tensor own = sequence_of(rows, spoilt);
         if (at > 0) {
-          EXPECT_TRUE(same_bits(steps_of(sequence_of(expected.output, spoilt), 0, at), steps_of(own, 0, at)))
+          EXPECT_TRUE(same_bits(steps_of(sequence_of(rows_expected, spoilt), 0, at), steps_of(own, 0, at)))
               << isa << ", " << c;
         }
         // A quantized row with an infinity is NaN as a whole; a float one only saturates the gates.
-        if (c.quantized || std::isnan(bad)) {
+        if (c.dtype == DType::qint8 || std::isnan(bad)) {
           EXPECT_TRUE(all_nan(steps_of(own, at, steps))) << isa << ", " << c;
         }
-        counts.add(isa);
-      }
-    }
-  }
-}
-
-TEST_F(BitEquality, NotANumberStaysInItsRow) {
-  Random random;
-  CasesByIsa counts("rows of a Linear beside a NaN or an infinity");
-  for (const std::string& isa : supported_isas()) {
-    set_isa(isa);
-    for (LinearCase c : covering_linear_cases(random)) {
-      const Linear linear = c.linear();
-      const Tensor expected = linear(c.input);
-      const std::int64_t rows = c.input.size(0);
-      const std::int64_t spoilt = random.integer(0, static_cast<int>(rows) - 1);
-      const bool nan = random.integer(0, 1) == 1;
-      c.input.data<float>()[spoilt * c.options.in_features] =
-          nan ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
-      const Tensor result = linear(c.input);
-      for (std::int64_t r = 0; r < rows; ++r) {
-        if (r != spoilt) {
-          EXPECT_TRUE(same_bits(row_of(expected, r), row_of(result, r))) << isa << ", " << c;
-        } else if (c.quantized || nan) {
-          EXPECT_TRUE(all_nan(row_of(result, r))) << isa << ", " << c;
-        }
-        counts.add(isa);
+        counts.add(c.kind(), isa);
       }
     }
   }
@@ -392,20 +312,12 @@ TEST_F(BitEquality, NotANumberStaysInItsRow) {
 TEST_F(BitEquality, ACopyGivesTheSame) {
   Random random;
   std::int64_t cases = 0;
-  for (const LstmCase& c : large_lstm_cases(random)) {
-    auto original = std::make_unique<Lstm>(c.lstm());
-    const LstmOutput expected = c.run(*original);
-    const Lstm copy = *original;
+  for (const Case& c : large_cases(random)) {
+    auto original = std::make_unique<AnyLayer>(c.layer());
+    const LayerOutput expected = c.run(*original);
+    const AnyLayer copy = *original;
     original.reset();
     EXPECT_TRUE(same_bits(expected, c.run(copy))) << c;
-    ++cases;
-  }
-  for (const LinearCase& c : large_linear_cases(random)) {
-    auto original = std::make_unique<Linear>(c.linear());
-    const Tensor expected = (*original)(c.input);
-    const Linear copy = *original;
-    original.reset();
-    EXPECT_TRUE(same_bits(expected, copy(c.input))) << c;
     ++cases;
   }
   report_cases("copies", cases);
@@ -413,34 +325,28 @@ TEST_F(BitEquality, ACopyGivesTheSame) {
 
 // Some calls get the pool of threads, the others find it busy and run alone.
 TEST_F(BitEquality, ManyCallersOfOneObject) {
-  constexpr int callers = 4, rounds = 2;
+  constexpr int callers = 3, rounds = 2;
   Random random;
-  CasesByIsa counts("calls among those of other threads");
-  const std::vector<LstmCase> lstm_cases = large_lstm_cases(random);
-  const std::vector<LinearCase> linear_cases = large_linear_cases(random);
+  CasesByKind counts("calls among those of other threads");
+  const std::vector<Case> cases = large_cases(random);
   for (const std::string& isa : supported_isas()) {
     set_isa(isa);
-    for (std::size_t i = 0; i < linear_cases.size(); ++i) {
-      const LstmCase& lstm_case = lstm_cases[i];
-      const LinearCase& linear_case = linear_cases[i];
-      const Lstm lstm = lstm_case.lstm();
-      const Linear linear = linear_case.linear();
+    for (const Case& c : cases) {
+      if (isa == "scalar" && c.dtype != DType::qint8) continue;  // it is slow, and shares all but the kernels
+      const AnyLayer layer = c.layer();
       set_num_threads(1);
-      const LstmOutput expected = lstm_case.run(lstm);
-      const Tensor expected_rows = linear(linear_case.input);
+      const LayerOutput expected = c.run(layer);
       set_num_threads(2);
       std::atomic<int> wrong = 0;
       std::vector<std::thread> threads;
       for (int caller = 0; caller < callers; ++caller)
         threads.emplace_back([&] {
-          for (int round = 0; round < rounds; ++round) {
-            if (!same_bits(expected, lstm_case.run(lstm))) ++wrong;
-            if (!same_bits(expected_rows, linear(linear_case.input))) ++wrong;
-          }
+          for (int round = 0; round < rounds; ++round)
+            if (!same_bits(expected, c.run(layer))) ++wrong;
         });
       for (std::thread& thread : threads) thread.join();
-      EXPECT_EQ(wrong, 0) << isa << ", " << lstm_case << "; " << linear_case;
-      counts.add(isa, 2 * callers * rounds);
+      EXPECT_EQ(wrong, 0) << isa << ", " << c;
+      counts.add(c.kind(), isa, callers * rounds);
     }
   }
 }

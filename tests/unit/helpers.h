@@ -15,7 +15,8 @@
 #include <vector>
 
 #include "fourfold/fourfold.h"
-#include "kernels/cases.h"
+#include "kernels/compare.h"
+#include "kernels/random.h"
 #include "unit/folder.h"
 
 namespace fourfold::test {

@@ -140,8 +140,8 @@ TEST(Linear, ZerosGiveTheBias) {
 
 TEST(Linear, RefusesToQuantize) {
   Linear linear = small_linear();
-  EXPECT_EQ(message_of<InvalidArgument>([&] { linear.quantize(DType::float16); }),
-            "Linear: cannot be quantized to float16; qint8 is supported");
+  EXPECT_EQ(message_of<InvalidArgument>([&] { linear.quantize(DType::float32); }),
+            "Linear: cannot be quantized to float32; qint8 and float16 are supported");
   for (const float bad : {not_a_number, infinity, -infinity}) {
     const std::string is = std::isnan(bad) ? " is NaN" : " is infinite";
     for (const bool in_bias : {false, true}) {
@@ -166,7 +166,7 @@ TEST(Linear, RefusesStateDicts) {
   expect_refused(linear, {good[0], {"bias", Tensor({3}, DType::float64)}},
                  "bias: expected float32, got float64");
   expect_refused(linear, {{"weight", Tensor({3, 2}, DType::int64)}, good[1]},
-                 "weight: expected float32 or int8, got int64");
+                 "weight: expected float32, float16 or int8, got int64");
   expect_refused(linear, {good[0], good[1], {"weight_scale", Tensor({3})}},
                  "weight_scale: no such parameter");
 }

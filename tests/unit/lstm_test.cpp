@@ -79,16 +79,16 @@ TEST(Lstm, RefusesSizes) {
 TEST(Lstm, RefusesInputs) {
   const Lstm lstm(deep);
   const auto message = [&](const Tensor& input) { return message_of<InvalidArgument>([&] { lstm(input); }); };
-  EXPECT_EQ(message(Tensor({5, 3})), "LSTM: input must have 3 dimensions (time, batch, input_size), got 2");
+  EXPECT_EQ(message(Tensor({3})), "LSTM: input must have 2 or 3 dimensions, got 1");
   EXPECT_EQ(message(Tensor({5, 7, 4})),
             "LSTM: input.size(-1) must be equal to input_size. Expected 3, got 4");
   EXPECT_EQ(message(Tensor({5, 7, 3}, DType::float16)), "LSTM: input must be float32, got float16");
   EXPECT_EQ(
       message(Tensor({0, 7, 3})),
-      "LSTM: input of shape [0, 7, 3]: time and batch must be at least 1, and their product below 2^30");
+      "LSTM: an input of 0 steps of 7 sequences: each must be at least 1, and their product below 2^30");
   EXPECT_EQ(
       message(Tensor({5, 0, 3})),
-      "LSTM: input of shape [5, 0, 3]: time and batch must be at least 1, and their product below 2^30");
+      "LSTM: an input of 5 steps of 0 sequences: each must be at least 1, and their product below 2^30");
 }
 
 TEST(Lstm, RefusesStates) {
@@ -148,7 +148,7 @@ TEST(Lstm, StateDict) {
 TEST(Lstm, RefusesToQuantize) {
   Lstm lstm(deep);
   EXPECT_EQ(message_of<InvalidArgument>([&] { lstm.quantize(DType::float32); }),
-            "LSTM: cannot be quantized to float32; qint8 is supported");
+            "LSTM: cannot be quantized to float32; qint8 and float16 are supported");
   const StateDict good = lstm.state_dict();
   const auto message = [&](const char* name, std::int64_t index, float bad) {
     StateDict state = good;
@@ -178,7 +178,7 @@ TEST(Lstm, RefusesStateDicts) {
   expect_refused(lstm, state, "bias_hh_l0: expected shape [8], got [2]");
   state = good;
   tensor_named(state, "weight_hh_l0") = Tensor({8, 2}, DType::bfloat16);
-  expect_refused(lstm, state, "weight_hh_l0: expected float32 or int8, got bfloat16");
+  expect_refused(lstm, state, "weight_hh_l0: expected float32, float16 or int8, got bfloat16");
 }
 
 TEST(Lstm, RefusesQuantizedStateDicts) {
@@ -198,7 +198,9 @@ TEST(Lstm, RefusesQuantizedStateDicts) {
   state = good;
   std::erase_if(state, [](const NamedTensor& entry) { return entry.name == "weight_hh_l0_scale"; });
   tensor_named(state, "weight_hh_l0") = *find_tensor(floats, "weight_hh_l0");
-  expect_refused(lstm, state, "weight_ih_l0: float32 and int8 weights cannot be mixed in one LSTM");
+  expect_refused(
+      lstm, state,
+      "weight_ih_l0: is int8 where weights before it are float32: they cannot be mixed in one LSTM");
 }
 
 TEST(Lstm, CopiesAreIndependent) {

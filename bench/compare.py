@@ -1,0 +1,191 @@
+"""fourfold beside its peers, in one process and one run: medians, and the ratio to the best peer.
+
+    python bench/compare.py --limits build-bench/bench/limits --json bench.json --picture bench.svg
+
+Every row's engines take turns, so that what else the machine does hits all alike. Ratios above 1 are in our favour.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import engines
+from rows import ROWS, Row
+
+
+def time_in_turns(runs: dict, seconds: float) -> dict[str, float]:
+    """The median microseconds of one call of each, from blocks of calls in turns."""
+    calls, times = {}, {name: [] for name in runs}
+    for name, run in runs.items():
+        for _ in range(3):
+            run()
+        start = time.perf_counter()
+        run()
+        calls[name] = max(1, round(0.004 / max(time.perf_counter() - start, 1e-7)))
+    deadline = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < 7 or (time.perf_counter() < deadline and rounds < 200):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                run()
+            times[name].append((time.perf_counter() - start) / calls[name])
+        rounds += 1
+    return {name: 1e6 * statistics.median(values) for name, values in times.items()}
+
+
+def relative_error(expected: np.ndarray, actual) -> float:
+    actual = np.asarray(actual).reshape(expected.shape)
+    return float(np.abs(actual - expected).mean() / np.abs(expected).mean())
+
+
+def limit_microseconds(row: Row, limits: dict | None) -> float | None:
+    """The larger of: all multiplications at the multiplier's peak; all recurrent weights streamed once a step."""
+    if limits is None:
+        return None
+    multiply = row.multiplications / limits["multiplications_per_second"]
+    fits = [entry for entry in limits["streams"] if entry["bytes"] >= row.recurrent_bytes]
+    rate = (fits[0] if fits else limits["streams"][-1])["bytes_per_second"]
+    return 1e6 * max(multiply, row.streamed_bytes / rate)
+
+
+def measure(row: Row, threads: int, seconds: float, limits: dict | None) -> dict:
+    torch.set_num_threads(threads)
+    module, x = engines.make_module(row), engines.make_input(row)
+    runs = {}
+    for name, make in (engines.OURS | engines.PEERS).items():
+        run = make(module, row, x, threads)
+        if run is not None:
+            runs[name] = run
+    expected = np.asarray(runs["torch fp32"]())
+    errors = {name: relative_error(expected, run()) for name, run in runs.items()}
+    for name, error in errors.items():
+        if not error < 0.2:  # a peer that computes something else would be no baseline
+            raise SystemExit(f"{row.name}: {name} is {100 * error:.0f} percent off torch")
+    times = time_in_turns(runs, seconds)
+    peers = {name: times[name] for name in engines.PEERS if name in times}
+    best = min(peers, key=peers.get)
+    limit = limit_microseconds(row, limits)
+    return {
+        "row": row.name,
+        "kind": row.kind,
+        "threads": threads,
+        "microseconds": times,
+        "errors": errors,
+        "best_peer": best,
+        "ratio": peers[best] / times["fourfold int8"],
+        "ratio_to_torch_ao": times["torch.ao int8"] / times["fourfold int8"],
+        "float_ratio_to_torch": times["torch fp32"] / times["fourfold fp32"],
+        "target": row.target,
+        "share_of_limit": limit / times["fourfold int8"] if limit and threads == 1 else None,
+    }
+
+
+def geometric_mean(values: list[float]) -> float:
+    return math.exp(statistics.fmean(map(math.log, values)))
+
+
+def summary(results: list[dict]) -> list[dict]:
+    means = []
+    for threads in sorted({r["threads"] for r in results}):
+        for kind in ("LSTM", "GRU", "Linear"):
+            of_kind = [r for r in results if r["kind"] == kind and r["threads"] == threads]
+            if of_kind:
+                means.append(
+                    {
+                        "kind": kind,
+                        "threads": threads,
+                        "ratio": geometric_mean([r["ratio"] for r in of_kind]),
+                        "ratio_to_torch_ao": geometric_mean([r["ratio_to_torch_ao"] for r in of_kind]),
+                        "rows_behind_the_best_peer": [r["row"] for r in of_kind if r["ratio"] < 1],
+                        "rows_below_target": [r["row"] for r in of_kind if r["ratio"] < r["target"]],
+                    }
+                )
+    return means
+
+
+def draw(results: list[dict], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    one_thread = [r for r in results if r["threads"] == 1]
+    figure, axes = plt.subplots(figsize=(9, 0.36 * len(one_thread) + 1.2))
+    places = np.arange(len(one_thread))
+    axes.barh(places + 0.2, [r["ratio"] for r in one_thread], 0.4, label="times the best peer")
+    axes.barh(places - 0.2, [r["ratio_to_torch_ao"] for r in one_thread], 0.4, label="times torch.ao")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    axes.set_yticks(places, [f"{r['row']} ({r['best_peer']})" for r in one_thread], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("speed of fourfold int8, one thread (best peer in brackets)")
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def machine() -> dict:
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "unknown",
+    )
+    packages = ("torch", "onnxruntime", "openvino", "ncnn")
+    return {"cpu": model, "versions": {p: importlib.metadata.version(p) for p in packages}}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--seconds", type=float, default=1.5, help="for each row and number of threads (default: %(default)s)")
+    parser.add_argument("--limits", type=Path, help="the program that measures the machine's limits")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--picture", type=Path, help="draw the ratios here")
+    arguments = parser.parse_args()
+    rows = [row for row in ROWS if arguments.only in row.name]
+    if not rows:
+        parser.error(f"no row's name contains '{arguments.only}'")
+    limits = None
+    if arguments.limits:
+        limits = json.loads(subprocess.run([arguments.limits], check=True, capture_output=True, text=True).stdout)
+    results = []
+    print(json.dumps(machine() | {"limits": limits}), flush=True)
+    for threads in arguments.threads:
+        for row in rows:
+            result = measure(row, threads, arguments.seconds, limits)
+            results.append(result)
+            share = f"{100 * result['share_of_limit']:.0f} % of the limit" if result["share_of_limit"] else ""
+            times = ", ".join(f"{name} {value:.1f}" for name, value in result["microseconds"].items())
+            verdict = "" if result["ratio"] >= row.target or threads > 1 else "  BELOW TARGET"
+            print(
+                f"{threads} thread{'s' if threads > 1 else ' '}  {row.name}: {result['ratio']:.2f} times {result['best_peer']} "
+                f"(target {row.target}), {result['ratio_to_torch_ao']:.2f} times torch.ao, {share}{verdict}\n"
+                f"    microseconds: {times}",
+                flush=True,
+            )
+    means = summary(results)
+    for mean in means:
+        print(
+            f"{mean['threads']} thread{'s' if mean['threads'] > 1 else ' '}  {mean['kind']}: geometric mean {mean['ratio']:.2f} times "
+            f"the best peer, {mean['ratio_to_torch_ao']:.2f} times torch.ao; behind the best peer: "
+            f"{mean['rows_behind_the_best_peer'] or 'none'}"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "limits": limits, "rows": results, "means": means}, indent=1))
+    if arguments.picture:
+        draw(results, arguments.picture)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
