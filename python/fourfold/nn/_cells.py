@@ -62,8 +62,8 @@ class Cell(QuantizedModule):
         if c0 is not None and not c0.is_contiguous():
             c0 = c0.contiguous()
         empty = allocator(input)
-        h = empty(state_shape)
-        c = empty(state_shape) if self.KIND == "LSTMCell" else None
+        h = empty(*state_shape)
+        c = empty(*state_shape) if self.KIND == "LSTMCell" else None
         self._kernel()(
             input.data_ptr(),
             1,

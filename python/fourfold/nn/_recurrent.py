@@ -117,10 +117,10 @@ class Recurrent(QuantizedModule):
             c0_address = c0.data_ptr()
         empty = allocator(input)
         output = empty(*shape[:-1], self._width)
-        h_n = empty(h_shape)
+        h_n = empty(*h_shape)  # a tuple would cost half a microsecond
         c_n, c_address = None, 0
         if self._has_cell:
-            c_n = empty(c_shape)
+            c_n = empty(*c_shape)
             c_address = c_n.data_ptr()
         self._kernel()(
             input.data_ptr(),
