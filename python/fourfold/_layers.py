@@ -89,7 +89,7 @@ _DEFAULTS: dict[str, Options] = {
     "Linear": {"bias": True},
     "LSTM": {**_RECURRENT_DEFAULTS, "proj_size": 0},
     "GRU": _RECURRENT_DEFAULTS,
-    "RNN": {**_RECURRENT_DEFAULTS, "nonlinearity": "tanh"},
+    "RNN": {"num_layers": 1, "nonlinearity": "tanh", **_RECURRENT_DEFAULTS},
     "LSTMCell": {"bias": True},
     "GRUCell": {"bias": True},
     "RNNCell": {"bias": True, "nonlinearity": "tanh"},
@@ -99,13 +99,16 @@ _DEFAULTS: dict[str, Options] = {
 
 
 def all_options(kind: str, options: Mapping[str, Any]) -> Options:
-    """A layer's options with those that are not named."""
-    return {**_DEFAULTS[kind], **options}
+    """A layer's options with those that are not named, in PyTorch's order."""
+    defaults = _DEFAULTS[kind]
+    required = {name: value for name, value in options.items() if name not in defaults}
+    return {**required, **{name: options.get(name, default) for name, default in defaults.items()}}
 
 
 def description(kind: str, options: Mapping[str, Any]) -> Options:
     """A layer as a file describes it: options that have their defaults are not named."""
     defaults = _DEFAULTS[kind]
+    options = all_options(kind, options)
     own = {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
     return {"kind": kind, **own}
 
