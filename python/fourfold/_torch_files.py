@@ -14,7 +14,7 @@ from fourfold._files import FileTensor
 from fourfold._layers import Options, description
 from fourfold._packing import named_array, quantize
 from fourfold._quantize_dynamic import hold_off_fast_paths, replace_modules
-from fourfold.nn._base import QuantizedModule
+from fourfold.nn._base import QuantizedModule, empty_float_module
 
 _QUANTIZED: dict[str, type[QuantizedModule]] = {
     layer.KIND: layer
@@ -152,9 +152,9 @@ class _Builder:
         tensors = {name: tensor_from(tensor) for name, tensor in layer.tensors.items()}
         if layer.dtype != "float32":
             return _QUANTIZED[layer.kind]._from_tensors(layer.options, layer.dtype, tensors)
-        module = nn.utils.skip_init(_QUANTIZED[layer.kind].FLOAT_MODULE, **layer.options)
+        module = empty_float_module(_QUANTIZED[layer.kind].FLOAT_MODULE, layer.options)
         module.load_state_dict(tensors)
-        return module.eval()  # type: ignore[no-any-return]
+        return module.eval()
 
     def activation(self, kind: str, options: Options) -> nn.Module:
         if kind == "LogSoftmax":

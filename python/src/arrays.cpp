@@ -1,6 +1,9 @@
 #include "arrays.h"
 
 #include <cstring>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "fourfold/error.h"
 
@@ -26,6 +29,12 @@ Tensor tensor_from(const NamedArray& array) {
 void copy_out(const Tensor& tensor, Address to) {
   if (!tensor.bytes().empty())
     std::memcpy(pointer<std::byte>(to), tensor.bytes().data(), tensor.bytes().size());
+}
+
+void return_free_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 StateDict state_from(const std::vector<NamedArray>& arrays) {

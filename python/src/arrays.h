@@ -12,6 +12,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <new>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -38,8 +39,19 @@ Tensor tensor_from(const NamedArray& array);
 // The elements of a tensor into an array of the same size and dtype.
 void copy_out(const Tensor& tensor, Address to);
 
+// To the system, where the allocator would keep it.
+void return_free_memory();
+
 // Copies of the arrays, as tensor_from.
 StateDict state_from(const std::vector<NamedArray>& arrays);
+
+// Makes a layer of copies of its tensors, in place. The copies' memory goes back to the system, since glibc
+// would keep it: as much as the packed weights themselves.
+template <class Layer, class Options>
+void make_layer(Layer* self, const Options& options, const std::vector<NamedArray>& tensors) {
+  new (self) Layer(options, state_from(tensors));
+  return_free_memory();
+}
 
 // Runs body(); without the GIL where that takes long enough to be worth a switch of threads. `work` counts
 // multiplications: a few hundred thousand are a few microseconds.

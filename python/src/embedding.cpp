@@ -12,7 +12,7 @@ void bind_embedding(nb::module_& m) {
       .def(
           "__init__",
           [](Embedding* self, const nb::dict& options, const std::vector<NamedArray>& tensors) {
-            new (self) Embedding(options_from<EmbeddingOptions>(options), state_from(tensors));
+            make_layer(self, options_from<EmbeddingOptions>(options), tensors);
           },
           nb::arg("options"), nb::arg("tensors"),
           "Copies the tensors, (name, dtype, shape, address) each: the layer's state dict.\n\n"

@@ -12,7 +12,7 @@ void bind_embedding_bag(nb::module_& m) {
       .def(
           "__init__",
           [](EmbeddingBag* self, const nb::dict& options, const std::vector<NamedArray>& tensors) {
-            new (self) EmbeddingBag(options_from<EmbeddingBagOptions>(options), state_from(tensors));
+            make_layer(self, options_from<EmbeddingBagOptions>(options), tensors);
           },
           nb::arg("options"), nb::arg("tensors"),
           "Copies the tensors, (name, dtype, shape, address) each: the layer's state dict.\n\n"

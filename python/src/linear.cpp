@@ -13,7 +13,7 @@ void bind_linear(nb::module_& m) {
       .def(
           "__init__",
           [](Linear* self, const nb::dict& options, const std::vector<NamedArray>& tensors) {
-            new (self) Linear(options_from<LinearOptions>(options), state_from(tensors));
+            make_layer(self, options_from<LinearOptions>(options), tensors);
           },
           nb::arg("options"), nb::arg("tensors"),
           "Packs copies of the tensors, (name, dtype, shape, address) each: the layer's state dict.\n\n"

@@ -1,8 +1,6 @@
 // LSTM, GRU, RNN and their cells bind alike: what differs is the class.
 #pragma once
 
-#include <new>
-
 #include "arrays.h"
 #include "modules/recurrent.h"
 #include "options.h"
@@ -28,7 +26,7 @@ void bind_recurrent(nb::module_& m) {
       .def(
           "__init__",
           [](Layer* self, const nb::dict& options, const std::vector<NamedArray>& tensors) {
-            new (self) Layer(options_from<Options>(options), state_from(tensors));
+            make_layer(self, options_from<Options>(options), tensors);
           },
           nb::arg("options"), nb::arg("tensors"),
           "Packs copies of the tensors, (name, dtype, shape, address) each: the layer's state dict.\n\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -168,14 +169,11 @@ class QuantizedModule(nn.Module):
 
     def dequantize(self) -> nn.Module:
         """A float module with the values that the quantized weights stand for."""
-        module = self._new_float_module()
+        module = empty_float_module(self.FLOAT_MODULE, self._options)
         with torch.no_grad():
             for parameter in self._parameter_list():
                 getattr(module, parameter.name).copy_(getattr(self, parameter.name))
         return module.train(self.training)
-
-    def _new_float_module(self) -> nn.Module:
-        return torch.nn.utils.skip_init(self.FLOAT_MODULE, **self._options)  # type: ignore[no-any-return]
 
     # ---- Running ----
 
@@ -379,6 +377,13 @@ def _check_int8(name: str, weight: Tensor, scale: Any) -> None:
         raise ValueError(f"{name}_scale: a scale must be positive, finite and not subnormal")
     if bool((weight == -128).any()):
         raise ValueError(f"{name}: is -128 somewhere: quantized weights are from -127 to 127")
+
+
+def empty_float_module(kind: type[nn.Module], options: Options) -> nn.Module:
+    """A module of PyTorch's whose parameters are to be filled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it has to say of its options, it has said before
+        return kind(**options, device="meta").to_empty(device="cpu")
 
 
 def require_tensor(kind: str, name: str, tensor: Any) -> None:
