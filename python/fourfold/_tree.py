@@ -123,9 +123,9 @@ def layers(description: Any, tensors: dict[str, FileTensor], name: str = "") -> 
 
 def checked_layer(kind: str, options: Options, tensors: dict[str, FileTensor]) -> Layer:
     """A layer whose tensors are all there and of the right shapes; their values are the core's to judge."""
-    for name, value in options.items():
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**31:
-            raise _core.Error(f"{name} is out of range: {value}")
+    layers = options.get("num_layers", 1)
+    if not isinstance(layers, int) or not 1 <= layers <= max(len(tensors), 1):
+        raise _core.Error(f"num_layers must be from 1 to the number of tensors, {len(tensors)}, is {layers!r}")
     left = set(tensors)
     for parameter in parameters(kind, options):
         if parameter.name not in tensors:

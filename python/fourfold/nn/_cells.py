@@ -45,14 +45,18 @@ class Cell(QuantizedModule):
             size = -1
         state_shape = (*shape[:-1], self.hidden_size)
         # All that can be wrong, in one condition, so that what is right is quick; the words are in _check.
-        if (
-            size != self.input_size
-            or not batch
-            or input.dtype is not float32
-            or not input.is_cpu
-            or (h0 is not None and (h0.shape != state_shape or h0.dtype is not float32 or not h0.is_cpu))
-            or (c0 is not None and (c0.shape != state_shape or c0.dtype is not float32 or not c0.is_cpu))
-        ):
+        try:
+            wrong = (
+                size != self.input_size
+                or not batch
+                or input.dtype is not float32
+                or not input.is_cpu
+                or (h0 is not None and (h0.shape != state_shape or h0.dtype is not float32 or not h0.is_cpu))
+                or (c0 is not None and (c0.shape != state_shape or c0.dtype is not float32 or not c0.is_cpu))
+            )
+        except AttributeError:  # a state that is no tensor
+            wrong = True
+        if wrong:
             self._check(input, h0, c0)
             raise AssertionError("a call was refused without a reason")  # the two checks disagree
         if not input.is_contiguous():

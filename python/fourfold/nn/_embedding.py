@@ -135,6 +135,11 @@ class EmbeddingBag(_Table):
         )
         self._take(table, dtype)
 
+    def _take(self, module: nn.Module, dtype: Any, shared: frozenset[str] = frozenset()) -> None:
+        if module.mode not in ("sum", "mean", "max"):
+            raise ValueError(f"mode has to be one of sum, mean or max, got {module.mode!r}")
+        super()._take(module, dtype, shared)
+
     def forward(
         self, input: Tensor, offsets: Optional[Tensor] = None, per_sample_weights: Optional[Tensor] = None
     ) -> Tensor:

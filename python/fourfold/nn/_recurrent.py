@@ -91,15 +91,19 @@ class Recurrent(QuantizedModule):
         else:
             size = -1
         # All that can be wrong, in one condition, so that what is right is quick; the words are in _refuse.
-        if (
-            size != self.input_size
-            or not steps
-            or not batch
-            or input.dtype is not float32
-            or not input.is_cpu
-            or (h0 is not None and (h0.shape != h_shape or h0.dtype is not float32 or not h0.is_cpu))
-            or (c0 is not None and (c0.shape != c_shape or c0.dtype is not float32 or not c0.is_cpu))
-        ):
+        try:
+            wrong = (
+                size != self.input_size
+                or not steps
+                or not batch
+                or input.dtype is not float32
+                or not input.is_cpu
+                or (h0 is not None and (h0.shape != h_shape or h0.dtype is not float32 or not h0.is_cpu))
+                or (c0 is not None and (c0.shape != c_shape or c0.dtype is not float32 or not c0.is_cpu))
+            )
+        except AttributeError:  # a state that is no tensor
+            wrong = True
+        if wrong:
             self._refuse(input, h0, c0)
         if not input.is_contiguous():
             input = input.contiguous()
