@@ -10,6 +10,9 @@ NB_MODULE(_core, m) {
   m.doc() = "fourfold's C++ core. The package's modules are what to use; this may change.";
   m.attr("__version__") = FOURFOLD_VERSION;
 
+  // Models that are alive when the interpreter ends are no leak, and torch's own caches keep some.
+  nb::set_leak_warnings(false);
+
   nb::exception<fourfold::Error>(m, "Error", PyExc_RuntimeError);
   // Registered after its base class, so asked before it.
   nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {

@@ -12,6 +12,8 @@ import fourfold
 from fourfold import _packing
 from fourfold.nn import _ops
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+
 BAG = fourfold.nn.EmbeddingBag(20, 4)
 
 
@@ -159,9 +161,15 @@ def test_operators_pass_pytorchs_own_checks():
     torch.library.opcheck(_ops.embedding_bag, (indices, None, None, BAG._tensors(), BAG._layer), test_utils=checks)
 
 
-def test_functional_transforms_are_refused_clearly_or_work():
-    module, x = fourfold.nn.Linear(4, 3), torch.randn(5, 2, 4)
-    assert torch.equal(torch.func.vmap(module)(x), module(x))
+def test_vmap_is_refused_by_name():
+    with pytest.raises(RuntimeError, match="fourfold::linear"):
+        torch.func.vmap(fourfold.nn.Linear(4, 3))(torch.randn(5, 2, 4))
+
+
+def test_no_gradient_flows_in_compiled_code_either():
+    module, x = fourfold.nn.Linear(4, 3), torch.randn(2, 4, requires_grad=True)
+    assert not torch.compile(module, fullgraph=True, backend="aot_eager")(x).requires_grad
+    assert not _ops.linear(x, module._tensors(), module._layer).requires_grad
 
 
 def test_make_fx_and_fake_tensors():

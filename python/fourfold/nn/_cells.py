@@ -91,8 +91,7 @@ class Cell(QuantizedModule):
         state = (1, -1, self.hidden_size)
         h0, c0 = (None if tensor is None else tensor.reshape(state) for tensor in (h0, c0))
         rows = input.reshape(1, -1, self.input_size)
-        with torch.no_grad():
-            _, h, c = _ops.recurrent(rows, h0, c0, None, self._tensors(), self._layer)
+        _, h, c = _ops.recurrent(rows, h0, c0, None, self._tensors(), self._layer)
         return h.reshape(shape), c.reshape(shape) if self.KIND == "LSTMCell" else None
 
     # What is wrong with a call, in PyTorch's words.

@@ -75,14 +75,10 @@ class Embedding(_Table):
     def forward(self, input: Tensor) -> Tensor:
         _require_indices("Embedding", "input", input)
         if not is_eager(input):
-            with torch.no_grad():
-                return _ops.embedding(input, self._tensors(), self._layer)
+            return _ops.embedding(input, self._tensors(), self._layer)
         input = input.contiguous()
         output = torch.empty((*input.shape, self.embedding_dim), dtype=float32, device="cpu")
-        try:
-            self._kernel()(_packing.named_array("input", input), output.data_ptr())
-        except ValueError as error:
-            raise IndexError(f"index out of range in self: {error}") from None
+        _ops.look_up(self._kernel(), _packing.named_array("input", input), output.data_ptr())
         return output
 
 
@@ -145,8 +141,7 @@ class EmbeddingBag(_Table):
     ) -> Tensor:
         self._check(input, offsets, per_sample_weights)
         if not is_eager(input):
-            with torch.no_grad():
-                return _ops.embedding_bag(input, offsets, per_sample_weights, self._tensors(), self._layer)
+            return _ops.embedding_bag(input, offsets, per_sample_weights, self._tensors(), self._layer)
         bags = _ops.count_bags(input, offsets, self.include_last_offset)
         output = torch.empty((bags, self.embedding_dim), dtype=float32, device="cpu")
         arrays = [
@@ -154,12 +149,7 @@ class EmbeddingBag(_Table):
             for tensor in (input, offsets, per_sample_weights)
         ]
         named = [None if tensor is None else _packing.named_array("input", tensor) for tensor in arrays]
-        try:
-            self._kernel()(*named, output.data_ptr())
-        except ValueError as error:
-            if "out of range" in str(error):
-                raise IndexError(f"index out of range in self: {error}") from None
-            raise
+        _ops.look_up(self._kernel(), *named, output.data_ptr())
         return output
 
     # What is wrong with a call, in PyTorch's words; the core looks at the values.

@@ -78,8 +78,7 @@ class Linear(QuantizedModule):
     def _run_as_operator(self, input: Tensor) -> Tensor:
         if not is_tracing():
             self._check(input)
-        with torch.no_grad():
-            return _ops.linear(input, self._tensors(), self._layer)
+        return _ops.linear(input, self._tensors(), self._layer)
 
     # What is wrong with a call, in PyTorch's words.
     def _check(self, input: Tensor) -> None:

@@ -1,13 +1,14 @@
 """The layers as custom operators, for torch.compile, torch.export and torch.jit.trace.
 
 They take the plain tensors, never packed weights: those would not outlive a saved program. A layer's options come
-as one string, which layer_name() makes.
+as one string, which layer_name() makes. No gradient flows: autograd does not see them.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from typing import Any, Optional
 
 import torch
@@ -18,6 +19,18 @@ from fourfold._layers import KINDS, Options
 from fourfold._threads import follow_torch
 
 float32 = torch.float32
+
+_library = torch.library.Library("fourfold", "DEF")
+
+
+def _define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """An operator that runs on the CPU, and whose fake gives shapes alone."""
+    name = schema.partition("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, run, "CPU")
+    _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_fake(f"fourfold::{name}", fake, lib=_library)
+    return getattr(torch.ops.fourfold, name).default
 
 
 @functools.lru_cache(maxsize=None)
@@ -38,8 +51,7 @@ def _recurrent_shapes(layer: str, shape: Any) -> tuple[list[Any], list[Any], lis
     return [shape[0], shape[1], directions * state], [states, batch, state], cell
 
 
-@torch.library.custom_op("fourfold::recurrent", mutates_args=())
-def recurrent(
+def _recurrent(
     input: Tensor,
     h0: Optional[Tensor],
     c0: Optional[Tensor],
@@ -78,8 +90,7 @@ def recurrent(
     return output, h_n, c_n
 
 
-@recurrent.register_fake
-def _(
+def _fake_recurrent(
     input: Tensor,
     h0: Optional[Tensor],
     c0: Optional[Tensor],
@@ -92,8 +103,7 @@ def _(
     return output, h_n, c_n
 
 
-@torch.library.custom_op("fourfold::linear", mutates_args=())
-def linear(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
+def _linear(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
     """Linear on float32 [..., in_features]."""
     input = input.detach().contiguous()
     options = _options(layer)
@@ -104,24 +114,31 @@ def linear(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
     return output
 
 
-@linear.register_fake
-def _(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
+def _fake_linear(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
     return input.new_empty((*input.shape[:-1], _options(layer)["out_features"]), dtype=float32)
 
 
-@torch.library.custom_op("fourfold::embedding", mutates_args=())
-def embedding(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
+def look_up(forward: Callable[..., None], *arguments: Any) -> None:
+    """Calls the core's table. Raises IndexError for an index out of range, as PyTorch's does."""
+    try:
+        forward(*arguments)
+    except ValueError as error:
+        if "out of range" in str(error):
+            raise IndexError(f"index out of range in self: {error}") from None
+        raise
+
+
+def _embedding(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
     """Embedding of int64 or int32 indices."""
     input = input.contiguous()
     output = torch.empty((*input.shape, _options(layer)["embedding_dim"]), dtype=float32, device="cpu")
     handle = _packing.packed(layer, tensors)
     follow_torch()
-    handle.forward(_packing.named_array("input", input), output.data_ptr())
+    look_up(handle.forward, _packing.named_array("input", input), output.data_ptr())
     return output
 
 
-@embedding.register_fake
-def _(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
+def _fake_embedding(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
     return input.new_empty((*input.shape, _options(layer)["embedding_dim"]), dtype=float32)
 
 
@@ -138,8 +155,7 @@ def _bag_shape(layer: str, input: Tensor, offsets: Optional[Tensor]) -> tuple[An
     return bags, options["embedding_dim"]
 
 
-@torch.library.custom_op("fourfold::embedding_bag", mutates_args=())
-def embedding_bag(
+def _embedding_bag(
     input: Tensor,
     offsets: Optional[Tensor],
     per_sample_weights: Optional[Tensor],
@@ -154,12 +170,11 @@ def embedding_bag(
     follow_torch()
     output = torch.empty(_bag_shape(layer, input, offsets), dtype=float32, device="cpu")
     named = [None if tensor is None else _packing.named_array("input", tensor) for tensor in arrays]
-    handle.forward(*named, output.data_ptr())
+    look_up(handle.forward, *named, output.data_ptr())
     return output
 
 
-@embedding_bag.register_fake
-def _(
+def _fake_embedding_bag(
     input: Tensor,
     offsets: Optional[Tensor],
     per_sample_weights: Optional[Tensor],
@@ -167,3 +182,19 @@ def _(
     layer: str,
 ) -> Tensor:
     return input.new_empty(_bag_shape(layer, input, offsets), dtype=float32)
+
+
+recurrent = _define(
+    "recurrent(Tensor input, Tensor? h0, Tensor? c0, Tensor? lengths, "
+    "Tensor[] tensors, str layer) -> (Tensor, Tensor, Tensor)",
+    _recurrent,
+    _fake_recurrent,
+)
+linear = _define("linear(Tensor input, Tensor[] tensors, str layer) -> Tensor", _linear, _fake_linear)
+embedding = _define("embedding(Tensor input, Tensor[] tensors, str layer) -> Tensor", _embedding, _fake_embedding)
+embedding_bag = _define(
+    "embedding_bag(Tensor input, Tensor? offsets, Tensor? per_sample_weights, "
+    "Tensor[] tensors, str layer) -> Tensor",
+    _embedding_bag,
+    _fake_embedding_bag,
+)

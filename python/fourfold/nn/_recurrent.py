@@ -151,8 +151,7 @@ class Recurrent(QuantizedModule):
             input = input.unsqueeze(batch_dim)
             h0 = None if h0 is None else h0.unsqueeze(1)
             c0 = None if c0 is None else c0.unsqueeze(1)
-        with torch.no_grad():
-            output, h_n, c_n = _ops.recurrent(input, h0, c0, lengths, self._tensors(), self._layer)
+        output, h_n, c_n = _ops.recurrent(input, h0, c0, lengths, self._tensors(), self._layer)
         if not batched:
             output, h_n = output.squeeze(batch_dim), h_n.squeeze(1)
             c_n = c_n.squeeze(1) if self._has_cell else c_n
@@ -176,8 +175,7 @@ class Recurrent(QuantizedModule):
             h0 = None if h0 is None else h0.index_select(1, sorted_indices)
             c0 = None if c0 is None else c0.index_select(1, sorted_indices)
         padded, lengths = torch._VF._pad_packed_sequence(data, batch_sizes, self.batch_first, 0.0, len(batch_sizes))
-        with torch.no_grad():
-            output, h_n, c_n = _ops.recurrent(padded, h0, c0, lengths, self._tensors(), self._layer)
+        output, h_n, c_n = _ops.recurrent(padded, h0, c0, lengths, self._tensors(), self._layer)
         output, _ = torch._VF._pack_padded_sequence(output, lengths, self.batch_first)
         if unsorted_indices is not None:
             h_n = h_n.index_select(1, unsorted_indices)
