@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from typing import Any, Literal, NamedTuple, Optional, Union
+from typing import Any, Literal, NamedTuple, Union
 
 from fourfold import _core
 
@@ -43,11 +43,15 @@ def save(model: Any, path: Path) -> None:
     from fourfold import _torch_files  # needs PyTorch
 
     description, tensors = _torch_files.describe(model)
-    metadata = {_KEY: json.dumps({"version": _VERSION, "model": description}, separators=(",", ":"), ensure_ascii=False)}
+    metadata = {
+        _KEY: json.dumps(
+            {"version": _VERSION, "model": description}, separators=(",", ":"), ensure_ascii=False
+        )
+    }
     _core.write_tensors(os.fspath(path), tensors.arrays(), metadata)
 
 
-def load(path: Path, into: Any = None, *, backend: Optional[Literal["torch", "numpy"]] = None) -> Any:
+def load(path: Path, into: Any = None, *, backend: Literal["torch", "numpy"] | None = None) -> Any:
     """Reads a model that save(), or the C++ library, has written.
 
     Args:
@@ -93,7 +97,7 @@ def load(path: Path, into: Any = None, *, backend: Optional[Literal["torch", "nu
         raise type(error)(f"{os.fspath(path)}: {error}") from None
 
 
-def _description(metadata: dict[str, str]) -> Optional[dict[str, Any]]:
+def _description(metadata: dict[str, str]) -> dict[str, Any] | None:
     """The tree of modules in a file's metadata; None where another library wrote it."""
     if _KEY not in metadata:
         return None

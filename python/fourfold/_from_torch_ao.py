@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.ao.nn.quantized.dynamic as ao
@@ -59,7 +59,9 @@ def from_torch_ao(model: nn.Module, inplace: bool = False) -> nn.Module:
     if clamped:
         warnings.warn(f"from_torch_ao: {clamped} weights were -128 and are -127 now", stacklevel=2)
     if not converted:
-        warnings.warn(f"from_torch_ao: the model has no layer of torch.ao's to convert:\n{model}", stacklevel=2)
+        warnings.warn(
+            f"from_torch_ao: the model has no layer of torch.ao's to convert:\n{model}", stacklevel=2
+        )
     result = replace_modules(model, converted) if inplace else replace_in_copy(model, converted)
     hold_off_fast_paths(result)
     return result.eval()
@@ -71,7 +73,9 @@ def _convert(module: nn.Module) -> tuple[nn.Module, int]:
     weights, biases = _parameters(module)
     options: Options = {name: getattr(module, name) for name in counterpart.OPTIONS if name != "proj_size"}
     options["bias"] = any(bias is not None for bias in biases.values())
-    tensors: dict[str, Tensor] = {name: bias.detach().clone() for name, bias in biases.items() if bias is not None}
+    tensors: dict[str, Tensor] = {
+        name: bias.detach().clone() for name, bias in biases.items() if bias is not None
+    }
     clamped = 0
     dtype = "qint8"
     for name, weight in weights.items():
@@ -87,7 +91,7 @@ def _convert(module: nn.Module) -> tuple[nn.Module, int]:
     return counterpart._from_tensors(options, dtype, tensors), clamped
 
 
-def _parameters(module: Any) -> tuple[dict[str, Tensor], dict[str, Optional[Tensor]]]:
+def _parameters(module: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
     if isinstance(module, ao.Linear):
         return {"weight": module.weight()}, {"bias": module.bias()}
     return module.get_weight(), module.get_bias()
@@ -103,7 +107,9 @@ def _integers(name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
         scale = weight.q_per_channel_scales().float()
         zero_points = weight.q_per_channel_zero_points()
     else:
-        raise ValueError(f"{name}: its scales are along axis {weight.q_per_channel_axis()}, not along the rows")
+        raise ValueError(
+            f"{name}: its scales are along axis {weight.q_per_channel_axis()}, not along the rows"
+        )
     if bool((zero_points != 0).any()):
         raise ValueError(f"{name}: its zero point is not 0; quantize the float model instead")
     return weight.int_repr(), scale.clone()

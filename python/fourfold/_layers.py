@@ -120,14 +120,14 @@ def layer_name(kind: str, options: Mapping[str, Any], dtype: str) -> str:
 
 def extra_repr(kind: str, options: Mapping[str, Any], dtype: str) -> str:
     """What PyTorch prints between the parentheses of a quantized layer."""
-    scheme = "dtype=torch.float16" if dtype == "float16" else "dtype=torch.qint8, qscheme=torch.per_channel_affine"
+    scheme = (
+        "dtype=torch.float16" if dtype == "float16" else "dtype=torch.qint8, qscheme=torch.per_channel_affine"
+    )
     if kind == "Linear":
         return f"in_features={options['in_features']}, out_features={options['out_features']}, {scheme}"
     if kind in ("Embedding", "EmbeddingBag"):
         mode = f", mode='{options['mode']}'" if kind == "EmbeddingBag" else ""
-        return (
-            f"num_embeddings={options['num_embeddings']}, embedding_dim={options['embedding_dim']}{mode}, {scheme}"
-        )
+        return f"num_embeddings={options['num_embeddings']}, embedding_dim={options['embedding_dim']}{mode}, {scheme}"
     text = f"{options['input_size']}, {options['hidden_size']}"
     for name in ("proj_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"):
         if name in options and options[name] != _DEFAULTS["LSTM"][name]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
 
-def _address(array: Optional[Array]) -> int:
+def _address(array: Array | None) -> int:
     return 0 if array is None else int(array.__array_interface__["data"][0])
 
 
@@ -27,7 +27,9 @@ def _floats(kind: str, name: str, array: Any) -> Floats:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{kind}: {name} must be a numpy.ndarray, got {type(array).__name__}")
     if array.dtype != np.float32:
-        raise ValueError(f"{kind}: {name} must be float32, got {array.dtype}: use {name}.astype(numpy.float32)")
+        raise ValueError(
+            f"{kind}: {name} must be float32, got {array.dtype}: use {name}.astype(numpy.float32)"
+        )
     return np.ascontiguousarray(array) if array.ndim else array
 
 
@@ -74,7 +76,9 @@ class Linear(Layer):
         inputs, rows = self.options["in_features"], self.options["out_features"]
         input = _floats("Linear", "input", input)
         if input.ndim == 0 or input.shape[-1] != inputs:
-            raise ValueError(f"Linear: input of shape {input.shape}: its last size must be in_features, {inputs}")
+            raise ValueError(
+                f"Linear: input of shape {input.shape}: its last size must be in_features, {inputs}"
+            )
         output = np.empty((*input.shape[:-1], rows), np.float32)
         self._handle.forward(_address(input), input.size // inputs, _address(output))
         return output
@@ -104,7 +108,9 @@ class Recurrent(Layer):
         steps = input.shape[1 if batch_first else 0]
         batch = input.shape[0 if batch_first else 1] if batched else 1
         if lengths is not None and not batched:
-            raise ValueError(f"{kind}: lengths are for a batch of sequences; this input has no batch dimension")
+            raise ValueError(
+                f"{kind}: lengths are for a batch of sequences; this input has no batch dimension"
+            )
         directions = 2 if get("bidirectional", False) else 1
         hidden = self.options["hidden_size"]
         state_size = get("proj_size", 0) or hidden
@@ -135,7 +141,7 @@ class Cell(Layer):
     or [hidden_size]; zeros where it is not given. Returns the new state. Raises ValueError for another shape or dtype.
     """
 
-    def __call__(self, input: Array, hx: Any = None) -> Union[Floats, tuple[Floats, Floats]]:
+    def __call__(self, input: Array, hx: Any = None) -> Floats | tuple[Floats, Floats]:
         kind = self.kind
         input = _floats(kind, "input", input)
         if input.ndim not in (1, 2):
@@ -165,7 +171,7 @@ class Cell(Layer):
 
 def _states(
     kind: str, hx: Any, h_shape: tuple[int, ...], c_shape: tuple[int, ...]
-) -> tuple[Optional[Floats], Optional[Floats]]:
+) -> tuple[Floats | None, Floats | None]:
     if hx is None:
         return None, None
     given = tuple(hx) if kind.startswith("LSTM") else (hx,)
@@ -198,7 +204,7 @@ class EmbeddingBag(Layer):
     """Bags of int64 or int32 indices, [bags, length] or [n] with offsets, to float32 [bags, embedding_dim]."""
 
     def __call__(
-        self, input: Array, offsets: Optional[Array] = None, per_sample_weights: Optional[Array] = None
+        self, input: Array, offsets: Array | None = None, per_sample_weights: Array | None = None
     ) -> Floats:
         input = _indices("EmbeddingBag", "input", input)
         bags = input.shape[0] if input.ndim else 0
@@ -249,12 +255,14 @@ class Container(Module):
                 return found[name]
         raise AttributeError(f"{self.__dict__.get('_kind', 'Container')} has no attribute '{name}'")
 
-    def __getitem__(self, name: Union[str, int]) -> Module:
+    def __getitem__(self, name: str | int) -> Module:
         return self._children[str(name)]
 
     def state_dict(self) -> dict[str, Array]:
         state = {
-            f"{name}.{key}": array for name, child in self._children.items() for key, array in child.state_dict().items()
+            f"{name}.{key}": array
+            for name, child in self._children.items()
+            for key, array in child.state_dict().items()
         }
         return {**state, **self._tensors}
 

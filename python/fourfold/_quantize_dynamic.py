@@ -6,7 +6,7 @@ import copy
 import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def quantize_dynamic(
     model: nn.Module,
     qconfig_spec: Spec = None,
     dtype: Any = torch.qint8,
-    mapping: Optional[Mapping[type[nn.Module], Any]] = None,
+    mapping: Mapping[type[nn.Module], Any] | None = None,
     inplace: bool = False,
 ) -> nn.Module:
     """A copy of a float model, in evaluation mode, whose layers have int8 (or float16) weights.
@@ -95,7 +95,9 @@ def quantize_dynamic(
     }
     _tie(converted)
     if not converted:
-        warnings.warn(f"quantize_dynamic: nothing of the model matched, nothing is quantized:\n{model}", stacklevel=2)
+        warnings.warn(
+            f"quantize_dynamic: nothing of the model matched, nothing is quantized:\n{model}", stacklevel=2
+        )
     _report_attention(model, targets)
     result = replace_modules(model, converted) if inplace else replace_in_copy(model, converted)
     hold_off_fast_paths(result)
@@ -110,11 +112,13 @@ class _Target(NamedTuple):
     dtype: str  # "qint8" or "float16"
 
 
-def _normalized(spec: Spec, dtype: Any, table: Mapping[type[nn.Module], Any]) -> dict[Any, Optional[str]]:
+def _normalized(spec: Spec, dtype: Any, table: Mapping[type[nn.Module], Any]) -> dict[Any, str | None]:
     """From a class or a dotted name to a format, or None, which leaves alone."""
     dtype_name(dtype)
     if isinstance(spec, (str, type)):
-        raise TypeError(f"quantize_dynamic: qconfig_spec must be None, a set or a dict, got {spec!r}: use {{...}}")
+        raise TypeError(
+            f"quantize_dynamic: qconfig_spec must be None, a set or a dict, got {spec!r}: use {{...}}"
+        )
     if spec is None:
         kinds = _EMBEDDINGS if _is_quint8(dtype) else _DEFAULT_TYPES
         entries = {kind: dtype for kind in kinds if kind in table}
@@ -122,10 +126,12 @@ def _normalized(spec: Spec, dtype: Any, table: Mapping[type[nn.Module], Any]) ->
         entries = dict(spec)
     else:
         entries = dict.fromkeys(spec, dtype)
-    normalized: dict[Any, Optional[str]] = {}
+    normalized: dict[Any, str | None] = {}
     for key, value in entries.items():
         if not isinstance(key, str) and not (isinstance(key, type) and issubclass(key, nn.Module)):
-            raise TypeError(f"quantize_dynamic: qconfig_spec: expected a module class or a dotted name, got {key!r}")
+            raise TypeError(
+                f"quantize_dynamic: qconfig_spec: expected a module class or a dotted name, got {key!r}"
+            )
         value = _weight_dtype(value)
         if _is_quint8(value) and key in table and key not in _EMBEDDINGS:
             raise ValueError(f"quantize_dynamic: torch.quint8 is for embeddings, not for {key.__name__}")
@@ -149,7 +155,7 @@ def _kind(module: nn.Module) -> type[nn.Module]:
 
 
 def _targets(
-    model: nn.Module, spec: dict[Any, Optional[str]], table: Mapping[type[nn.Module], Any]
+    model: nn.Module, spec: dict[Any, str | None], table: Mapping[type[nn.Module], Any]
 ) -> dict[nn.Module, _Target]:
     """The modules to quantize, each once, in the model's order."""
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
@@ -166,7 +172,9 @@ def _targets(
             by_name = spec[name]
         if kind in spec:
             by_class = spec[kind]
-        said = [decision for decision in (by_name, by_class, spec.get("", _UNSAID)) if decision is not _UNSAID]
+        said: list[Any] = [
+            decision for decision in (by_name, by_class, spec.get("", _UNSAID)) if decision is not _UNSAID
+        ]
         if kind in table and said and said[0] is not None:
             found.setdefault(module, _Target(name, said[0]))
             return
@@ -190,7 +198,10 @@ def _shared_with_others(model: nn.Module, targets: Mapping[nn.Module, _Target]) 
             name
             for name, parameter in module._parameters.items()
             if parameter is not None
-            and any(owner not in targets or targets[owner].dtype != target.dtype for owner in owners[id(parameter)])
+            and any(
+                owner not in targets or targets[owner].dtype != target.dtype
+                for owner in owners[id(parameter)]
+            )
         )
 
 
@@ -234,7 +245,7 @@ def _tie(converted: Mapping[nn.Module, nn.Module]) -> None:
             if parameter is None or name in new._parameters:
                 continue
             other, other_name = first.setdefault(id(parameter), (new, name))
-            if other is new or new._buffers[name].dtype != other._buffers[other_name].dtype:
+            if other is new or new._dtype != other._dtype:
                 continue
             for suffix in ("", "_scale"):
                 if name + suffix in new._buffers:
@@ -264,11 +275,13 @@ def replace_modules(model: nn.Module, converted: Mapping[nn.Module, nn.Module]) 
     """Puts each converted module in the place of its original, wherever the model has it; hooks go over."""
     for module, new in converted.items():
         for hooks in _HOOKS:
-            new.__dict__[hooks] = module.__dict__[hooks]  # the very dict, so that handles to remove one still work
+            new.__dict__[hooks] = module.__dict__[
+                hooks
+            ]  # the very dict, so that handles to remove one still work
         _drop_folded(new)
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
-            if child in converted:
+            if child is not None and child in converted:
                 parent._modules[name] = converted[child]
     if model in converted:  # the caller's own object has to become the quantized layer
         new = converted[model]
@@ -307,7 +320,9 @@ def _drop_folded(module: nn.Module) -> None:
 def hold_off_fast_paths(model: nn.Module) -> None:
     """Keeps PyTorch's transformer encoders from reading .weight themselves, which would compute in float."""
     for module in model.modules():
-        if not any(isinstance(part, (QuantizedModule, quantized.MultiheadAttention)) for part in module.modules()):
+        if not any(
+            isinstance(part, (QuantizedModule, quantized.MultiheadAttention)) for part in module.modules()
+        ):
             continue
         if isinstance(module, nn.TransformerEncoderLayer) and no_op not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(no_op)  # they take the fast path only where there are no hooks

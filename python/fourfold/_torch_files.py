@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,9 @@ _QUANTIZED: dict[str, type[QuantizedModule]] = {
         quantized.EmbeddingBag,
     )
 }
-_FLOAT: dict[type[nn.Module], type[QuantizedModule]] = {layer.FLOAT_MODULE: layer for layer in _QUANTIZED.values()}
+_FLOAT: dict[type[nn.Module], type[QuantizedModule]] = {
+    layer.FLOAT_MODULE: layer for layer in _QUANTIZED.values()
+}
 _ACTIVATIONS: dict[str, type[nn.Module]] = {kind: getattr(nn, kind) for kind in _tree.ACTIVATIONS}
 
 
@@ -87,7 +89,10 @@ def _describe(module: nn.Module, prefix: str, tensors: Tensors) -> Options:
         options = {name: getattr(module, name) for name in _tree.ACTIVATIONS[kind]}
         if kind != "LogSoftmax" or options["dim"] == -1:
             defaults = {"dim": -1, "p": 0.5}
-            return {"kind": kind, **{name: value for name, value in options.items() if value != defaults[name]}}
+            return {
+                "kind": kind,
+                **{name: value for name, value in options.items() if value != defaults[name]},
+            }
     entry: Options = {"kind": "Sequential"}
     if type(module) is not nn.Sequential:
         entry = {"kind": "Module", "type": module._get_name()}
@@ -181,7 +186,7 @@ def build(description: Options, tensors: dict[str, FileTensor]) -> nn.Module:
     return _tree.build(_Builder(), description, tensors)
 
 
-def fill(model: Any, description: Optional[Options], tensors: dict[str, FileTensor]) -> nn.Module:
+def fill(model: Any, description: Options | None, tensors: dict[str, FileTensor]) -> nn.Module:
     """Fills a model; layers that the file has quantized replace its float ones."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"load: into must be a torch.nn.Module, got {type(model).__name__}")

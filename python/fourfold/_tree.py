@@ -61,17 +61,22 @@ class _Reader(Generic[T]):
         kind = options.pop("kind")
         if kind in KINDS:
             prefix = f"{name}." if name else ""
-            own = {key[len(prefix) :]: self.left.pop(key) for key in list(self.left) if key.startswith(prefix)}
+            own = {
+                key[len(prefix) :]: self.left.pop(key) for key in list(self.left) if key.startswith(prefix)
+            }
             return self._checked(where, lambda: self.builder.layer(checked_layer(kind, options, own)))
         if kind in ACTIVATIONS:
-            return self._checked(where, lambda: self.builder.activation(kind, _activation_options(kind, options)))
+            return self._checked(
+                where, lambda: self.builder.activation(kind, _activation_options(kind, options))
+            )
         if kind not in ("Sequential", "Module"):
             raise _core.Error(f"{where}unknown kind '{kind}'")
         given = options.get("children", {})
         if not isinstance(given, dict):
             raise _core.Error(where + "its children are no object")
         children = {
-            child: self.read(entry, f"{name}.{child}" if name else child, depth + 1) for child, entry in given.items()
+            child: self.read(entry, f"{name}.{child}" if name else child, depth + 1)
+            for child, entry in given.items()
         }
         if kind == "Sequential":
             return self.builder.sequential(children)
@@ -125,11 +130,15 @@ def checked_layer(kind: str, options: Options, tensors: dict[str, FileTensor]) -
     """A layer whose tensors are all there and of the right shapes; their values are the core's to judge."""
     layers = options.get("num_layers", 1)
     if not isinstance(layers, int) or not 1 <= layers <= max(len(tensors), 1):
-        raise _core.Error(f"num_layers must be from 1 to the number of tensors, {len(tensors)}, is {layers!r}")
+        raise _core.Error(
+            f"num_layers must be from 1 to the number of tensors, {len(tensors)}, is {layers!r}"
+        )
     left = set(tensors)
     for parameter in parameters(kind, options):
         if parameter.name not in tensors:
-            raise _core.Error(f"{parameter.name}: missing; expected a tensor of shape {list(parameter.shape)}")
+            raise _core.Error(
+                f"{parameter.name}: missing; expected a tensor of shape {list(parameter.shape)}"
+            )
         tensor = tensors[parameter.name]
         if tensor.shape != parameter.shape:
             raise _core.Error(

@@ -71,7 +71,11 @@ def indices():
 
 SEQUENCES = [
     (nn.LSTM, fourfold.nn.LSTM, {}),
-    (nn.LSTM, fourfold.nn.LSTM, {"num_layers": 2, "bidirectional": True, "proj_size": 3, "batch_first": True}),
+    (
+        nn.LSTM,
+        fourfold.nn.LSTM,
+        {"num_layers": 2, "bidirectional": True, "proj_size": 3, "batch_first": True},
+    ),
     (nn.LSTM, fourfold.nn.LSTM, {"bias": False}),
     (nn.GRU, fourfold.nn.GRU, {"num_layers": 2, "bidirectional": True}),
     (nn.GRU, fourfold.nn.GRU, {"batch_first": True, "bias": False}),

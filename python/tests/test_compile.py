@@ -76,7 +76,9 @@ def test_jit_trace_save_and_load(module, x):
 
 
 def test_jit_script_says_what_to_use_instead(tagger):
-    with pytest.raises(RuntimeError, match="torch.jit.script: use torch.export, torch.compile, or torch.jit.trace"):
+    with pytest.raises(
+        RuntimeError, match="torch.jit.script: use torch.export, torch.compile, or torch.jit.trace"
+    ):
         torch.jit.script(fourfold.quantize_dynamic(tagger))
 
 
@@ -84,7 +86,9 @@ def test_inductor_compiles_a_whole_model(tagger, indices):
     quantized = fourfold.quantize_dynamic(tagger)
     expected = quantized(indices)
     with torch.no_grad():
-        assert torch.allclose(torch.compile(quantized, fullgraph=True)(indices), expected, rtol=1e-6, atol=1e-6)
+        assert torch.allclose(
+            torch.compile(quantized, fullgraph=True)(indices), expected, rtol=1e-6, atol=1e-6
+        )
 
 
 def test_dynamic_shapes(tagger, indices):
@@ -101,7 +105,9 @@ def test_dynamic_shapes(tagger, indices):
 def test_packed_weights_are_made_once(monkeypatch):
     packings = []
     pack = _packing._pack
-    monkeypatch.setattr(_packing, "_pack", lambda layer, tensors: packings.append(layer) or pack(layer, tensors))
+    monkeypatch.setattr(
+        _packing, "_pack", lambda layer, tensors: packings.append(layer) or pack(layer, tensors)
+    )
     module, x = fourfold.nn.LSTM(4, 4), torch.randn(3, 1, 4)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     program = torch.export.export(module, (x,)).module()
@@ -109,7 +115,9 @@ def test_packed_weights_are_made_once(monkeypatch):
         with torch.set_grad_enabled(grad):
             for run in (module, compiled, program) * 3:
                 run(x)
-    assert len(packings) <= 2  # the module's and the compiled one's tensors are the same; an export may copy them
+    assert (
+        len(packings) <= 2
+    )  # the module's and the compiled one's tensors are the same; an export may copy them
 
 
 def test_a_compiled_module_sees_new_weights():
@@ -153,12 +161,18 @@ def test_operators_pass_pytorchs_own_checks():
         _ops.recurrent, (x, None, None, None, lstm._tensors(), lstm._layer), test_utils=checks
     )
     torch.library.opcheck(
-        _ops.recurrent, (x, None, None, torch.tensor([5, 2, 1]), lstm._tensors(), lstm._layer), test_utils=checks
+        _ops.recurrent,
+        (x, None, None, torch.tensor([5, 2, 1]), lstm._tensors(), lstm._layer),
+        test_utils=checks,
     )
     torch.library.opcheck(_ops.linear, (x, linear._tensors(), linear._layer), test_utils=checks)
     embedding, indices = fourfold.nn.Embedding(20, 4), torch.tensor([[1, 2]])
-    torch.library.opcheck(_ops.embedding, (indices, embedding._tensors(), embedding._layer), test_utils=checks)
-    torch.library.opcheck(_ops.embedding_bag, (indices, None, None, BAG._tensors(), BAG._layer), test_utils=checks)
+    torch.library.opcheck(
+        _ops.embedding, (indices, embedding._tensors(), embedding._layer), test_utils=checks
+    )
+    torch.library.opcheck(
+        _ops.embedding_bag, (indices, None, None, BAG._tensors(), BAG._layer), test_utils=checks
+    )
 
 
 def test_vmap_is_refused_by_name():

@@ -131,7 +131,9 @@ def test_hugging_face_style_module_that_reads_weight_dtype_runs_in_int8(monkeypa
     assert len(calls) == 2
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")  # the float model uses them
+@pytest.mark.filterwarnings(
+    "ignore:The PyTorch API of nested tensors:UserWarning"
+)  # the float model uses them
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_transformer_encoder_fast_path_bypasses_int8(monkeypatch, whole, compiled):
@@ -372,8 +374,12 @@ def test_embedding_bag_mean_returns_sums():
 def test_forward_hooks_with_kwargs_break(inplace):
     seen = []
     model = nn.Sequential(nn.Linear(4, 4))
-    model[0].register_forward_hook(lambda m, args, kwargs, out: seen.append(("after", kwargs)), with_kwargs=True)
-    model[0].register_forward_pre_hook(lambda m, args, kwargs: seen.append(("before", kwargs)), with_kwargs=True)
+    model[0].register_forward_hook(
+        lambda m, args, kwargs, out: seen.append(("after", kwargs)), with_kwargs=True
+    )
+    model[0].register_forward_pre_hook(
+        lambda m, args, kwargs: seen.append(("before", kwargs)), with_kwargs=True
+    )
     quantized = fourfold.quantize_dynamic(model, inplace=inplace)
     x = torch.randn(1, 4)
     quantized[0](input=x)

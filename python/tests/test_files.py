@@ -29,7 +29,13 @@ def test_a_file_describes_the_tree(tagger, tmp_path):
             "type": "Tagger",
             "children": {
                 "embedding": {"kind": "Embedding", "num_embeddings": 30, "embedding_dim": 8},
-                "lstm": {"kind": "LSTM", "input_size": 8, "hidden_size": 16, "num_layers": 2, "bidirectional": True},
+                "lstm": {
+                    "kind": "LSTM",
+                    "input_size": 8,
+                    "hidden_size": 16,
+                    "num_layers": 2,
+                    "bidirectional": True,
+                },
                 "gru": {"kind": "GRU", "input_size": 32, "hidden_size": 8, "batch_first": True},
                 "cell": {"kind": "GRUCell", "input_size": 8, "hidden_size": 8},
                 "head": {
@@ -61,7 +67,9 @@ def test_round_trips(tagger, indices, tmp_path, dtype):
     x = torch.randn(4, 2, 8)
     assert torch.equal(tree.lstm(x)[0], quantized.lstm(x)[0])
     assert torch.equal(tree.head(x), quantized.head(x)) and torch.equal(tree.offset, tagger.offset)
-    with pytest.raises(NotImplementedError, match="a file does not say how Tagger runs: load.path, into=Tagger"):
+    with pytest.raises(
+        NotImplementedError, match="a file does not say how Tagger runs: load.path, into=Tagger"
+    ):
         tree(indices)
     for model in (filled, tree):
         fourfold.save(model, again)
@@ -117,7 +125,11 @@ def test_numpy_runs_a_file_with_the_same_bits(tmp_path):
         (lambda m: m[0](np.zeros((2, 3, 8))), ValueError, "input must be float32, got float64"),
         (lambda m: m[0]([1]), TypeError, "input must be a numpy.ndarray, got list"),
         (lambda m: m[0](np.zeros((0, 3, 8), np.float32)), ValueError, "0 steps"),
-        (lambda m: m[0](np.zeros((2, 3, 8), np.float32), (np.zeros((1, 3, 4), np.float32),) * 2), ValueError, "hidden"),
+        (
+            lambda m: m[0](np.zeros((2, 3, 8), np.float32), (np.zeros((1, 3, 4), np.float32),) * 2),
+            ValueError,
+            "hidden",
+        ),
         (lambda m: m[0](np.zeros((2, 3, 8), np.float32), lengths=[1]), ValueError, "lengths"),
         (lambda m: m[0](np.zeros((2, 8), np.float32), lengths=[1]), ValueError, "lengths"),
         (lambda m: m[1](np.zeros((2, 7), np.float32)), ValueError, "in_features, 8"),
@@ -127,7 +139,9 @@ def test_numpy_runs_a_file_with_the_same_bits(tmp_path):
 )
 def test_numpy_refuses_bad_calls(tmp_path, call, error, message):
     model = nn.Sequential(nn.LSTM(8, 8), nn.Linear(8, 8), nn.Embedding(9, 4))
-    fourfold.save(fourfold.quantize_dynamic(model, {nn.LSTM, nn.Linear, nn.Embedding}), tmp_path / "m.safetensors")
+    fourfold.save(
+        fourfold.quantize_dynamic(model, {nn.LSTM, nn.Linear, nn.Embedding}), tmp_path / "m.safetensors"
+    )
     arrays = fourfold.load(tmp_path / "m.safetensors", backend="numpy")
     with pytest.raises(error, match=message):
         call(arrays)
@@ -185,7 +199,9 @@ def test_refusals(tagger, tmp_path):
 
 
 def _write(path, description, tensors=()):
-    header = {"__metadata__": {"fourfold": description if isinstance(description, str) else json.dumps(description)}}
+    header = {
+        "__metadata__": {"fourfold": description if isinstance(description, str) else json.dumps(description)}
+    }
     data = b""
     for name, dtype, shape, content in tensors:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
@@ -222,8 +238,16 @@ BIAS = ("bias", "F32", [1], bytes(4))
         ({"version": 1, "model": LINEAR}, [BIAS], "weight: missing"),
         ({"version": 1, "model": {"kind": "Linear"}}, [BIAS], "out_features"),
         ({"version": 1, "model": {**LINEAR, "in_features": "2"}}, [BIAS], "weight|expected"),
-        ({"version": 1, "model": {**LINEAR, "hidden": 2}}, [BIAS, ("weight", "F32", [1, 2], bytes(8))], "option|hidden"),
-        ({"version": 1, "model": LINEAR}, [BIAS, ("weight", "I8", [1, 2], bytes(2))], "weight_scale: missing"),
+        (
+            {"version": 1, "model": {**LINEAR, "hidden": 2}},
+            [BIAS, ("weight", "F32", [1, 2], bytes(8))],
+            "option|hidden",
+        ),
+        (
+            {"version": 1, "model": LINEAR},
+            [BIAS, ("weight", "I8", [1, 2], bytes(2))],
+            "weight_scale: missing",
+        ),
         (
             {"version": 1, "model": LINEAR},
             [BIAS, ("weight", "I8", [1, 2], b"\x80\x00"), ("weight_scale", "F32", [1], struct.pack("<f", 1))],
@@ -234,7 +258,11 @@ BIAS = ("bias", "F32", [1], bytes(4))
             [BIAS, ("weight", "I8", [1, 2], bytes(2)), ("weight_scale", "F32", [1], bytes(4))],
             "scale must be positive",
         ),
-        ({"version": 1, "model": {"kind": "LSTM", "input_size": 1, "hidden_size": 1, "num_layers": 10**9}}, [], ""),
+        (
+            {"version": 1, "model": {"kind": "LSTM", "input_size": 1, "hidden_size": 1, "num_layers": 10**9}},
+            [],
+            "",
+        ),
         ({"version": 1, "model": _nested(300)}, [], "nested deeper than 200"),
     ],
 )

@@ -33,11 +33,15 @@ def theirs_of(layer, form):
 
 def integers(module):
     weights = {"weight": module.weight()} if hasattr(module, "weight") else module.get_weight()
-    return {name: weight.int_repr() if weight.is_quantized else weight.half() for name, weight in weights.items()}
+    return {
+        name: weight.int_repr() if weight.is_quantized else weight.half() for name, weight in weights.items()
+    }
 
 
 def flat(result):
-    return result if isinstance(result, torch.Tensor) else torch.cat([flat(part).flatten() for part in result])
+    return (
+        result if isinstance(result, torch.Tensor) else torch.cat([flat(part).flatten() for part in result])
+    )
 
 
 @pytest.mark.parametrize("layer, shape", LAYERS, ids=IDS)

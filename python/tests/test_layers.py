@@ -18,7 +18,10 @@ import fourfold
             fourfold.nn.GRU(3, 5, 2, batch_first=True, dropout=0.1, bidirectional=True),
             "DynamicQuantizedGRU(3, 5, num_layers=2, batch_first=True, dropout=0.1, bidirectional=True)",
         ),
-        (fourfold.nn.LSTM(3, 5, bias=False, proj_size=2), "DynamicQuantizedLSTM(3, 5, proj_size=2, bias=False)"),
+        (
+            fourfold.nn.LSTM(3, 5, bias=False, proj_size=2),
+            "DynamicQuantizedLSTM(3, 5, proj_size=2, bias=False)",
+        ),
         (fourfold.nn.RNN(3, 4, 2, "relu"), "DynamicQuantizedRNN(3, 4, num_layers=2)"),
         (fourfold.nn.RNNCell(3, 4, nonlinearity="relu"), "DynamicQuantizedRNNCell(3, 4, nonlinearity=relu)"),
         (fourfold.nn.LSTMCell(3, 4), "DynamicQuantizedLSTMCell(3, 4)"),
@@ -42,7 +45,9 @@ def test_repr(module, expected):
     assert repr(module) == expected
 
 
-@pytest.mark.parametrize("kind, ours, options", SEQUENCES + CELLS + [(nn.Linear, fourfold.nn.Linear, {"bias": False})])
+@pytest.mark.parametrize(
+    "kind, ours, options", SEQUENCES + CELLS + [(nn.Linear, fourfold.nn.Linear, {"bias": False})]
+)
 def test_constructor_takes_pytorchs_arguments_and_draws_its_weights(kind, ours, options):
     torch.manual_seed(3)
     expected = ours.from_float(kind(4, 6, **options)).state_dict()
@@ -121,7 +126,9 @@ def test_scalars_of_other_defaults_do_not_matter():
         torch.set_default_dtype(torch.float32)
     with torch.device("meta"):
         assert torch.equal(module(x)[0], expected)
-        assert torch.equal(fourfold.nn.Linear.from_float(_linear())(x), fourfold.nn.Linear.from_float(_linear())(x))
+        assert torch.equal(
+            fourfold.nn.Linear.from_float(_linear())(x), fourfold.nn.Linear.from_float(_linear())(x)
+        )
 
 
 def _linear():
@@ -133,7 +140,12 @@ def _linear():
 def test_half_and_to_dtype_leave_quantized_weights_alone():
     model = nn.Sequential(fourfold.nn.Linear(4, 4), nn.Linear(4, 4))
     state = copy.deepcopy(model[0].state_dict())
-    for change in (lambda m: m.half(), lambda m: m.to(torch.float64), lambda m: m.bfloat16(), lambda m: m.float()):
+    for change in (
+        lambda m: m.half(),
+        lambda m: m.to(torch.float64),
+        lambda m: m.bfloat16(),
+        lambda m: m.float(),
+    ):
         change(model)
         for name, tensor in model[0].state_dict().items():
             assert tensor.dtype == state[name].dtype and torch.equal(tensor, state[name])
@@ -167,7 +179,9 @@ def test_autocast_and_half_inputs_are_a_clear_error():
         assert half.dtype == torch.bfloat16
         with pytest.raises(ValueError, match="input dtype .torch.bfloat16.*input.float.*autocast disabled"):
             lstm(half)
-        with pytest.raises(RuntimeError, match="input must be float32, got torch.bfloat16.*autocast disabled"):
+        with pytest.raises(
+            RuntimeError, match="input must be float32, got torch.bfloat16.*autocast disabled"
+        ):
             linear(half)
 
 
@@ -245,7 +259,10 @@ def _without(state, name):
         (lambda s: _without(s, "weight_scale"), "Missing key.*weight_scale"),
         (lambda s: {**s, "extra": torch.ones(1)}, "Unexpected key.*extra"),
         (lambda s: {**s, "weight": torch.zeros(3, 4, dtype=torch.int8)}, "weight: size mismatch"),
-        (lambda s: {**s, "weight": torch.zeros(4, 4, dtype=torch.int32)}, "weight: expected int8, float16 or float32"),
+        (
+            lambda s: {**s, "weight": torch.zeros(4, 4, dtype=torch.int32)},
+            "weight: expected int8, float16 or float32",
+        ),
         (lambda s: {**s, "weight": torch.full((4, 4), -128, dtype=torch.int8)}, "from -127 to 127"),
         (lambda s: {**s, "weight_scale": torch.zeros(4)}, "weight_scale: a scale must be positive"),
         (lambda s: {**s, "weight_scale": torch.full((4,), float("nan"))}, "weight_scale: a scale must be"),
@@ -276,14 +293,24 @@ BAD_CALLS = [
     # layer, arguments, message, the same exception as PyTorch's
     ("LSTM", (torch.randn(2, 5, 3, 8),), "LSTM: Expected input to be 2D or 3D, got 4D instead", True),
     ("GRU", (torch.randn(8),), "GRU: Expected input to be 2D or 3D, got 1D instead", True),
-    ("LSTM", (torch.randn(5, 3, 7),), r"input.size\(-1\) must be equal to input_size. Expected 8, got 7", True),
+    (
+        "LSTM",
+        (torch.randn(5, 3, 7),),
+        r"input.size\(-1\) must be equal to input_size. Expected 8, got 7",
+        True,
+    ),
     ("RNN", (torch.randn(5, 7),), r"input.size\(-1\) must be equal to input_size. Expected 8, got 7", True),
     ("LSTM", (PACKED,), r"input.size\(-1\) must be equal to input_size. Expected 8, got 7", True),
     ("LSTM", (X, (STATE[:, :2], STATE)), r"Expected hidden\[0\] size \(1, 3, 8\), got \[1, 2, 8\]", True),
     ("LSTM", (X, (STATE, STATE[:, :2])), r"Expected hidden\[1\] size \(1, 3, 8\), got \[1, 2, 8\]", True),
     ("GRU", (X, STATE[:, :2]), r"Expected hidden size \(1, 3, 8\), got \[1, 2, 8\]", True),
     ("RNN", (X, STATE[..., :7]), r"Expected hidden size \(1, 3, 8\), got \[1, 3, 7\]", True),
-    ("LSTM", (X, (STATE[0], STATE[0])), r"For batched 3-D input, hx and cx should also be 3-D but got \(2-D, 2-D\)", True),
+    (
+        "LSTM",
+        (X, (STATE[0], STATE[0])),
+        r"For batched 3-D input, hx and cx should also be 3-D but got \(2-D, 2-D\)",
+        True,
+    ),
     ("LSTM", (X[:, 0], (STATE, STATE)), "For unbatched 2-D input, hx and cx should also be 2-D", True),
     ("GRU", (X, STATE[0]), "For batched 3-D input, hx should also be 3-D but got 2-D tensor", True),
     ("LSTM", (torch.randn(0, 3, 8),), "Expected sequence length to be larger than 0 in RNN", True),
@@ -298,8 +325,18 @@ BAD_CALLS = [
     ("LSTMCell", (X,), "LSTMCell: Expected input to be 1D or 2D, got 3D instead", True),
     ("GRUCell", (torch.randn(3, 7),), "input has inconsistent input_size: got 7, expected 8", True),
     ("RNNCell", (X[0], STATE[0, :2]), r"Input batch size 3 doesn't match hidden\[0\] batch size 2", True),
-    ("LSTMCell", (X[0], (STATE[0], STATE[0, :2])), r"Input batch size 3 doesn't match hidden\[1\] batch size 2", True),
-    ("GRUCell", (X[0], STATE[0, :, :7]), r"hidden\[0\] has inconsistent hidden_size: got 7, expected 8", True),
+    (
+        "LSTMCell",
+        (X[0], (STATE[0], STATE[0, :2])),
+        r"Input batch size 3 doesn't match hidden\[1\] batch size 2",
+        True,
+    ),
+    (
+        "GRUCell",
+        (X[0], STATE[0, :, :7]),
+        r"hidden\[0\] has inconsistent hidden_size: got 7, expected 8",
+        True,
+    ),
     ("GRUCell", (X[0], STATE[None]), "GRUCell: Expected hidden to be 1D or 2D, got 4D instead", True),
     ("LSTMCell", (X[0].half(),), "LSTMCell: input must be float32, got torch.float16", True),
     ("LSTMCell", (X[0, 0], (STATE[0, 0], STATE[0])), r"hx\[1\] must be 1D", False),
@@ -313,7 +350,12 @@ BAD_CALLS = [
     ("Embedding", (torch.tensor([1.5]),), "expected input to have one of the scalar types Long, Int", True),
     ("EmbeddingBag", (torch.tensor([1]),), "offsets has to be a 1D Tensor but got None", True),
     ("EmbeddingBag", (torch.tensor([[[1]]]),), "input has to be 1D or 2D Tensor", True),
-    ("EmbeddingBag", (torch.tensor([[1]]), torch.tensor([0])), "if input is 2D, then offsets has to be None", True),
+    (
+        "EmbeddingBag",
+        (torch.tensor([[1]]), torch.tensor([0])),
+        "if input is 2D, then offsets has to be None",
+        True,
+    ),
     ("EmbeddingBag", (torch.tensor([9]), torch.tensor([0])), "index 9", False),
     ("EmbeddingBag", (torch.tensor([1]), torch.tensor([1])), "offsets.0. is 1", False),
     ("EmbeddingBag", (torch.tensor([[1]]), None, torch.ones(1, 1)), "only supported for mode='sum'", True),

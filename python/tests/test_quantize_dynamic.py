@@ -223,7 +223,9 @@ with torch.no_grad():
     for make in ("torch.nn.LSTM", "torch.nn.Linear"):
         size = 2048
         program = code.replace("{make}", make).replace("{size}", str(size))
-        ratio = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+        ratio = float(
+            subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        )
         assert ratio <= 2.2, (make, ratio)
 
 

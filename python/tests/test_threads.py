@@ -23,7 +23,9 @@ def modules():
 
 
 def flat(result):
-    return [result] if isinstance(result, torch.Tensor) else [tensor for part in result for tensor in flat(part)]
+    return (
+        [result] if isinstance(result, torch.Tensor) else [tensor for part in result for tensor in flat(part)]
+    )
 
 
 def same(actual, expected):

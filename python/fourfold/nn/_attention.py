@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Optional, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fourfold.nn._base import dtype_name
+from fourfold.nn._base import dtype_name, empty_float_module
 from fourfold.nn._linear import Linear
 
 Self = TypeVar("Self", bound="MultiheadAttention")
@@ -31,8 +31,20 @@ class MultiheadAttention(nn.Module):
     # PyTorch's encoder layers look at these; not the same embedding dimension means: not their own fast path.
     _qkv_same_embed_dim = False
 
-    bias_k: Optional[Tensor]
-    bias_v: Optional[Tensor]
+    embed_dim: int
+    kdim: int
+    vdim: int
+    num_heads: int
+    head_dim: int
+    dropout: float
+    batch_first: bool
+    add_zero_attn: bool
+    q_proj: Linear
+    k_proj: Linear
+    v_proj: Linear
+    out_proj: Linear
+    bias_k: Tensor | None
+    bias_v: Tensor | None
 
     def __init__(
         self,
@@ -42,8 +54,8 @@ class MultiheadAttention(nn.Module):
         bias: bool = True,
         add_bias_kv: bool = False,
         add_zero_attn: bool = False,
-        kdim: Optional[int] = None,
-        vdim: Optional[int] = None,
+        kdim: int | None = None,
+        vdim: int | None = None,
         batch_first: bool = False,
         device: Any = None,
         dtype: Any = torch.qint8,
@@ -74,7 +86,16 @@ class MultiheadAttention(nn.Module):
 
     def _take(self, module: nn.MultiheadAttention, dtype: Any) -> None:
         dtype_name(dtype)
-        for name in ("embed_dim", "kdim", "vdim", "num_heads", "head_dim", "dropout", "batch_first", "add_zero_attn"):
+        for name in (
+            "embed_dim",
+            "kdim",
+            "vdim",
+            "num_heads",
+            "head_dim",
+            "dropout",
+            "batch_first",
+            "add_zero_attn",
+        ):
             setattr(self, name, getattr(module, name))
         bias = module.in_proj_bias
         biases = (None, None, None) if bias is None else bias.chunk(3)
@@ -120,14 +141,14 @@ class MultiheadAttention(nn.Module):
         return module.train(self.training)
 
     @property
-    def in_proj_weight(self) -> Optional[Tensor]:
+    def in_proj_weight(self) -> Tensor | None:
         """The float32 values of the three projections [3 * embed_dim, embed_dim]; None where their sizes differ."""
         if self.kdim != self.embed_dim or self.vdim != self.embed_dim:
             return None
         return torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
 
     @property
-    def in_proj_bias(self) -> Optional[Tensor]:
+    def in_proj_bias(self) -> Tensor | None:
         """The biases of the three projections [3 * embed_dim], or None."""
         if self.q_proj.bias is None:
             return None
@@ -138,13 +159,15 @@ class MultiheadAttention(nn.Module):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        key_padding_mask: Optional[Tensor] = None,
+        key_padding_mask: Tensor | None = None,
         need_weights: bool = True,
-        attn_mask: Optional[Tensor] = None,
+        attn_mask: Tensor | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
-    ) -> tuple[Tensor, Optional[Tensor]]:
-        batched = F._mha_shape_check(query, key, value, key_padding_mask, attn_mask, self.num_heads)
+    ) -> tuple[Tensor, Tensor | None]:
+        batched = F._mha_shape_check(  # type: ignore[attr-defined]
+            query, key, value, key_padding_mask, attn_mask, self.num_heads
+        )
         key_padding_mask = F._canonical_mask(
             mask=key_padding_mask,
             mask_name="key_padding_mask",
@@ -170,7 +193,9 @@ class MultiheadAttention(nn.Module):
             query, key, value = (tensor.transpose(0, 1) for tensor in (query, key, value))
         batch, targets, embed_dim = query.shape
         if embed_dim != self.embed_dim:
-            raise AssertionError(f"was expecting embedding dimension of {self.embed_dim}, but got {embed_dim}")
+            raise AssertionError(
+                f"was expecting embedding dimension of {self.embed_dim}, but got {embed_dim}"
+            )
         if key.shape[:2] != value.shape[:2]:
             raise AssertionError(
                 f"key's sequence and batch dims {key.shape[:2]} do not match value's {value.shape[:2]}"
@@ -190,7 +215,7 @@ class MultiheadAttention(nn.Module):
         q, k, v = self._heads(self.q_proj(query)), self._heads(k), self._heads(v)
         mask = self._mask(attn_mask, key_padding_mask, (batch, targets, key.shape[1]), added)
 
-        weights: Optional[Tensor] = None
+        weights: Tensor | None = None
         dropout = self.dropout if self.training else 0.0
         if need_weights:
             scores = (q * math.sqrt(1.0 / self.head_dim)) @ k.transpose(-2, -1)
@@ -211,14 +236,16 @@ class MultiheadAttention(nn.Module):
     # Both masks as one that is added to scores [batch, heads, targets, sources + added], or None.
     def _mask(
         self,
-        attn_mask: Optional[Tensor],
-        key_padding_mask: Optional[Tensor],
+        attn_mask: Tensor | None,
+        key_padding_mask: Tensor | None,
         sizes: tuple[int, int, int],
         added: int,
-    ) -> Optional[Tensor]:
+    ) -> Tensor | None:
         batch, targets, sources = sizes
         if attn_mask is not None:
-            wanted = (targets, sources) if attn_mask.dim() == 2 else (batch * self.num_heads, targets, sources)
+            wanted = (
+                (targets, sources) if attn_mask.dim() == 2 else (batch * self.num_heads, targets, sources)
+            )
             if attn_mask.shape != wanted:
                 raise RuntimeError(
                     f"The shape of the {attn_mask.dim()}D attn_mask is {attn_mask.shape}, but should be {wanted}."
@@ -238,10 +265,12 @@ class MultiheadAttention(nn.Module):
         return "DynamicQuantizedMultiheadAttention"
 
 
-def _quantized_linear(weight: Tensor, bias: Optional[Tensor], dtype: Any) -> Linear:
+def _quantized_linear(weight: Tensor, bias: Tensor | None, dtype: Any) -> Linear:
     rows, inputs = weight.shape
-    module = nn.utils.skip_init(nn.Linear, inputs, rows, bias=bias is not None)
-    module.weight = nn.Parameter(weight.detach())
+    module = empty_float_module(
+        nn.Linear, {"in_features": inputs, "out_features": rows, "bias": bias is not None}
+    )
+    module.register_parameter("weight", nn.Parameter(weight.detach()))
     if bias is not None:
-        module.bias = nn.Parameter(bias.detach())
+        module.register_parameter("bias", nn.Parameter(bias.detach()))
     return Linear.from_float(module, dtype)

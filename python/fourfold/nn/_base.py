@@ -179,16 +179,15 @@ class QuantizedModule(nn.Module):
 
     def _tensors(self) -> list[Tensor]:
         """The plain tensors, in the order of the core's state dict."""
-        found = []
+        found: list[Tensor | None] = []
         for name, is_weight in self._names:
             tensor = self._parameters.get(name)
             if tensor is not None:
                 found.append(tensor)
                 continue
             found.append(self._buffers[name])
-            scale = self._buffers.get(name + "_scale")
-            if is_weight and scale is not None:
-                found.append(scale)
+            if is_weight and name + "_scale" in self._buffers:
+                found.append(self._buffers[name + "_scale"])
         return cast("list[Tensor]", found)
 
     def _pack(self) -> tuple[Any, tuple[Tensor, ...], int]:
@@ -291,9 +290,7 @@ class QuantizedModule(nn.Module):
         return any(t is not None and t.dtype == torch.float16 for t in self._buffers.values())
 
     def _store(self, name: str, tensor: Tensor, assign: bool) -> None:
-        old = self._parameters.get(name)
-        if old is None:
-            old = self._buffers.get(name)
+        old: Tensor | None = self._parameters.get(name, self._buffers.get(name))
         if old is not None and not assign and old.dtype == tensor.dtype:
             old.copy_(tensor)  # in place, so that what shares it sees it
         elif name in self._parameters:
@@ -329,7 +326,9 @@ class QuantizedModule(nn.Module):
                 continue
             if name in self._parameters:
                 if not tensor.is_floating_point():
-                    raise ValueError(f"{name}: is shared with another module and stays float, got {tensor.dtype}")
+                    raise ValueError(
+                        f"{name}: is shared with another module and stays float, got {tensor.dtype}"
+                    )
                 found[name] = tensor.detach()
                 continue
             scale = given.pop(name + "_scale", None)

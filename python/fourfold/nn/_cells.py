@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from fourfold.nn._base import (
 class Cell(QuantizedModule):
     """What the cells share."""
 
-    OPTIONS = ("input_size", "hidden_size", "bias")
+    OPTIONS: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size", "bias")
 
     input_size: int
     hidden_size: int
@@ -30,9 +30,7 @@ class Cell(QuantizedModule):
 
     # input: [batch, input_size] or [input_size]; h0, c0: [batch, hidden_size] or [hidden_size], or None. Returns h
     # and c, which is None of all but an LSTMCell.
-    def _run(
-        self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]
-    ) -> tuple[Tensor, Optional[Tensor]]:
+    def _run(self, input: Tensor, h0: Tensor | None, c0: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if not is_eager(input):
             return self._run_as_operator(input, h0, c0)
         shape = input.shape
@@ -83,8 +81,8 @@ class Cell(QuantizedModule):
         return h, c
 
     def _run_as_operator(
-        self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]
-    ) -> tuple[Tensor, Optional[Tensor]]:
+        self, input: Tensor, h0: Tensor | None, c0: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         if not is_tracing():
             self._check(input, h0, c0)
         shape = (*input.shape[:-1], self.hidden_size)
@@ -95,7 +93,7 @@ class Cell(QuantizedModule):
         return h.reshape(shape), c.reshape(shape) if self.KIND == "LSTMCell" else None
 
     # What is wrong with a call, in PyTorch's words.
-    def _check(self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> None:
+    def _check(self, input: Tensor, h0: Tensor | None, c0: Tensor | None) -> None:
         kind = self.KIND
         require_tensor(kind, "input", input)
         if input.dim() not in (1, 2):
@@ -166,7 +164,7 @@ class LSTMCell(Cell):
         super().__init__()
         self._take(nn.LSTMCell(input_size, hidden_size, bias, device=device), dtype)
 
-    def forward(self, input: Tensor, hx: Optional[tuple[Tensor, Tensor]] = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         h0, c0 = (None, None) if hx is None else hx
         h, c = self._run(input, h0, c0)
         assert c is not None
@@ -190,7 +188,7 @@ class GRUCell(Cell):
         super().__init__()
         self._take(nn.GRUCell(input_size, hidden_size, bias, device=device), dtype)
 
-    def forward(self, input: Tensor, hx: Optional[Tensor] = None) -> Tensor:
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         return self._run(input, hx, None)[0]
 
 
@@ -215,5 +213,5 @@ class RNNCell(Cell):
         super().__init__()
         self._take(nn.RNNCell(input_size, hidden_size, bias, nonlinearity, device=device), dtype)
 
-    def forward(self, input: Tensor, hx: Optional[Tensor] = None) -> Tensor:
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         return self._run(input, hx, None)[0]

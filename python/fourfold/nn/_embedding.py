@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,13 @@ class _Table(QuantizedModule):
 
     num_embeddings: int
     embedding_dim: int
-    padding_idx: Optional[int]
+    padding_idx: int | None
 
     def _take(self, module: nn.Module, dtype: Any, shared: frozenset[str] = frozenset()) -> None:
         if module.max_norm is not None:
-            raise ValueError(f"{self.KIND}: max_norm changes weights as they are read; quantized ones stay as they are")
+            raise ValueError(
+                f"{self.KIND}: max_norm changes weights as they are read; quantized ones stay as they are"
+            )
         super()._take(module, dtype, shared)
 
 
@@ -58,8 +60,8 @@ class Embedding(_Table):
         self,
         num_embeddings: int,
         embedding_dim: int,
-        padding_idx: Optional[int] = None,
-        max_norm: Optional[float] = None,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
         norm_type: float = 2.0,
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
@@ -68,7 +70,14 @@ class Embedding(_Table):
     ) -> None:
         super().__init__()
         table = nn.Embedding(
-            num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, device=device
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            device=device,
         )
         self._take(table, dtype)
 
@@ -106,13 +115,13 @@ class EmbeddingBag(_Table):
         self,
         num_embeddings: int,
         embedding_dim: int,
-        max_norm: Optional[float] = None,
+        max_norm: float | None = None,
         norm_type: float = 2.0,
         scale_grad_by_freq: bool = False,
         mode: str = "mean",
         sparse: bool = False,
         include_last_offset: bool = False,
-        padding_idx: Optional[int] = None,
+        padding_idx: int | None = None,
         device: Any = None,
         dtype: Any = torch.qint8,
     ) -> None:
@@ -137,7 +146,7 @@ class EmbeddingBag(_Table):
         super()._take(module, dtype, shared)
 
     def forward(
-        self, input: Tensor, offsets: Optional[Tensor] = None, per_sample_weights: Optional[Tensor] = None
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         self._check(input, offsets, per_sample_weights)
         if not is_eager(input):
@@ -153,7 +162,7 @@ class EmbeddingBag(_Table):
         return output
 
     # What is wrong with a call, in PyTorch's words; the core looks at the values.
-    def _check(self, input: Tensor, offsets: Optional[Tensor], per_sample_weights: Optional[Tensor]) -> None:
+    def _check(self, input: Tensor, offsets: Tensor | None, per_sample_weights: Tensor | None) -> None:
         _require_indices("EmbeddingBag", "input", input)
         if input.dim() not in (1, 2):
             raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.dim()}")
@@ -183,5 +192,7 @@ class EmbeddingBag(_Table):
                 f"mode='sum' (got mode='{self.mode}').."
             )
         if per_sample_weights.dtype is not float32:
-            raise RuntimeError(f"EmbeddingBag: per_sample_weights must be float32, got {per_sample_weights.dtype}")
+            raise RuntimeError(
+                f"EmbeddingBag: per_sample_weights must be float32, got {per_sample_weights.dtype}"
+            )
         require_cpu("EmbeddingBag", "per_sample_weights", per_sample_weights)

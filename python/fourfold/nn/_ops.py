@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ def _define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> A
     return getattr(torch.ops.fourfold, name).default
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _options(layer: str) -> Options:
     options: Options = json.loads(layer)
     return options
@@ -53,9 +53,9 @@ def _recurrent_shapes(layer: str, shape: Any) -> tuple[list[Any], list[Any], lis
 
 def _recurrent(
     input: Tensor,
-    h0: Optional[Tensor],
-    c0: Optional[Tensor],
-    lengths: Optional[Tensor],
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
     tensors: list[Tensor],
     layer: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,9 +92,9 @@ def _recurrent(
 
 def _fake_recurrent(
     input: Tensor,
-    h0: Optional[Tensor],
-    c0: Optional[Tensor],
-    lengths: Optional[Tensor],
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
     tensors: list[Tensor],
     layer: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,14 +142,14 @@ def _fake_embedding(input: Tensor, tensors: list[Tensor], layer: str) -> Tensor:
     return input.new_empty((*input.shape, _options(layer)["embedding_dim"]), dtype=float32)
 
 
-def count_bags(input: Tensor, offsets: Optional[Tensor], include_last_offset: bool) -> Any:
+def count_bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> Any:
     """How many bags EmbeddingBag makes of its arguments."""
     if offsets is None:
         return input.shape[0]
     return offsets.shape[0] - 1 if include_last_offset else offsets.shape[0]
 
 
-def _bag_shape(layer: str, input: Tensor, offsets: Optional[Tensor]) -> tuple[Any, int]:
+def _bag_shape(layer: str, input: Tensor, offsets: Tensor | None) -> tuple[Any, int]:
     options = _options(layer)
     bags = count_bags(input, offsets, options.get("include_last_offset", False))
     return bags, options["embedding_dim"]
@@ -157,14 +157,15 @@ def _bag_shape(layer: str, input: Tensor, offsets: Optional[Tensor]) -> tuple[An
 
 def _embedding_bag(
     input: Tensor,
-    offsets: Optional[Tensor],
-    per_sample_weights: Optional[Tensor],
+    offsets: Tensor | None,
+    per_sample_weights: Tensor | None,
     tensors: list[Tensor],
     layer: str,
 ) -> Tensor:
     """EmbeddingBag of int64 or int32 indices [bags, length], or [n] with offsets."""
     arrays = [
-        None if tensor is None else tensor.detach().contiguous() for tensor in (input, offsets, per_sample_weights)
+        None if tensor is None else tensor.detach().contiguous()
+        for tensor in (input, offsets, per_sample_weights)
     ]
     handle = _packing.packed(layer, tensors)
     follow_torch()
@@ -176,8 +177,8 @@ def _embedding_bag(
 
 def _fake_embedding_bag(
     input: Tensor,
-    offsets: Optional[Tensor],
-    per_sample_weights: Optional[Tensor],
+    offsets: Tensor | None,
+    per_sample_weights: Tensor | None,
     tensors: list[Tensor],
     layer: str,
 ) -> Tensor:
@@ -191,7 +192,9 @@ recurrent = _define(
     _fake_recurrent,
 )
 linear = _define("linear(Tensor input, Tensor[] tensors, str layer) -> Tensor", _linear, _fake_linear)
-embedding = _define("embedding(Tensor input, Tensor[] tensors, str layer) -> Tensor", _embedding, _fake_embedding)
+embedding = _define(
+    "embedding(Tensor input, Tensor[] tensors, str layer) -> Tensor", _embedding, _fake_embedding
+)
 embedding_bag = _define(
     "embedding_bag(Tensor input, Tensor? offsets, Tensor? per_sample_weights, "
     "Tensor[] tensors, str layer) -> Tensor",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ _SEQUENCE_OPTIONS = (
 class Recurrent(QuantizedModule):
     """What LSTM, GRU and RNN share."""
 
-    OPTIONS = _SEQUENCE_OPTIONS
+    OPTIONS: ClassVar[tuple[str, ...]] = _SEQUENCE_OPTIONS
 
     input_size: int
     hidden_size: int
@@ -71,8 +71,8 @@ class Recurrent(QuantizedModule):
     # h0, c0: [states, batch, size] or, of the last, [states, size]; or None. Returns output, h_n and c_n, which is
     # None of all but an LSTM.
     def _run(
-        self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]
-    ) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        self, input: Tensor, h0: Tensor | None, c0: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         if not is_eager(input):
             return self._run_as_operator(input, h0, c0, None)
         shape = input.shape
@@ -141,8 +141,8 @@ class Recurrent(QuantizedModule):
         return output, h_n, c_n
 
     def _run_as_operator(
-        self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor], lengths: Optional[Tensor]
-    ) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        self, input: Tensor, h0: Tensor | None, c0: Tensor | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         if not is_tracing():
             self._check(input, h0, c0)
         batched = input.dim() == 3
@@ -158,8 +158,8 @@ class Recurrent(QuantizedModule):
         return output, h_n, c_n if self._has_cell else None
 
     def _run_packed(
-        self, input: PackedSequence, h0: Optional[Tensor], c0: Optional[Tensor]
-    ) -> tuple[PackedSequence, Tensor, Optional[Tensor]]:
+        self, input: PackedSequence, h0: Tensor | None, c0: Tensor | None
+    ) -> tuple[PackedSequence, Tensor, Tensor | None]:
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if data.dim() != 2:
             raise RuntimeError(f"input must have 2 dimensions, got {data.dim()}")
@@ -174,7 +174,9 @@ class Recurrent(QuantizedModule):
         if sorted_indices is not None:
             h0 = None if h0 is None else h0.index_select(1, sorted_indices)
             c0 = None if c0 is None else c0.index_select(1, sorted_indices)
-        padded, lengths = torch._VF._pad_packed_sequence(data, batch_sizes, self.batch_first, 0.0, len(batch_sizes))
+        padded, lengths = torch._VF._pad_packed_sequence(
+            data, batch_sizes, self.batch_first, 0.0, len(batch_sizes)
+        )
         output, h_n, c_n = _ops.recurrent(padded, h0, c0, lengths, self._tensors(), self._layer)
         output, _ = torch._VF._pack_padded_sequence(output, lengths, self.batch_first)
         if unsorted_indices is not None:
@@ -185,7 +187,7 @@ class Recurrent(QuantizedModule):
 
     # ---- What is wrong with a call, in PyTorch's words ----
 
-    def _refuse(self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> None:
+    def _refuse(self, input: Tensor, h0: Tensor | None, c0: Tensor | None) -> None:
         self._check(input, h0, c0)
         raise AssertionError("a call was refused without a reason")  # the two checks disagree
 
@@ -195,7 +197,7 @@ class Recurrent(QuantizedModule):
             f"Convert {name}: {name}.float(); under autocast, call the layer with autocast disabled"
         )
 
-    def _check(self, input: Tensor, h0: Optional[Tensor], c0: Optional[Tensor]) -> None:
+    def _check(self, input: Tensor, h0: Tensor | None, c0: Tensor | None) -> None:
         require_tensor(self.KIND, "input", input)
         if input.dtype is not float32:
             self._refuse_dtype("input", input)
@@ -215,7 +217,7 @@ class Recurrent(QuantizedModule):
             raise RuntimeError("Expected batch size to be larger than 0 in RNN")
         self._check_states(h0, c0, batched, batch)
 
-    def _check_states(self, h0: Optional[Tensor], c0: Optional[Tensor], batched: bool, batch: int) -> None:
+    def _check_states(self, h0: Tensor | None, c0: Tensor | None, batched: bool, batch: int) -> None:
         self._check_dims(h0, c0, batched)
         for index, (state, size) in enumerate(((h0, self._state_size), (c0, self.hidden_size))):
             if state is None:
@@ -230,12 +232,17 @@ class Recurrent(QuantizedModule):
                 self._refuse_dtype(name, state)
             require_cpu(self.KIND, name, state)
 
-    def _check_dims(self, h0: Optional[Tensor], c0: Optional[Tensor], batched: bool) -> None:
+    def _check_dims(self, h0: Tensor | None, c0: Tensor | None, batched: bool) -> None:
         wanted, kind = (3, "batched 3-D") if batched else (2, "unbatched 2-D")
         for name, state in (("hx[0]" if self._has_cell else "hx", h0), ("hx[1]", c0)):
             if state is not None:
                 require_tensor(self.KIND, name, state)
-        if self._has_cell and h0 is not None and c0 is not None and (h0.dim() != wanted or c0.dim() != wanted):
+        if (
+            self._has_cell
+            and h0 is not None
+            and c0 is not None
+            and (h0.dim() != wanted or c0.dim() != wanted)
+        ):
             raise RuntimeError(
                 f"For {kind} input, hx and cx should also be {wanted}-D "
                 f"but got ({h0.dim()}-D, {c0.dim()}-D) tensors"
@@ -280,12 +287,21 @@ class LSTM(Recurrent):
         dtype: Any = torch.qint8,
     ) -> None:
         super().__init__()
-        arguments = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size)
+        arguments = (
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+        )
         self._take(nn.LSTM(*arguments, device=device), dtype)
 
     def forward(
-        self, input: Union[Tensor, PackedSequence], hx: Optional[tuple[Tensor, Tensor]] = None
-    ) -> tuple[Union[Tensor, PackedSequence], tuple[Tensor, Tensor]]:
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         h0, c0 = (None, None) if hx is None else hx
         run: Any = self._run_packed if isinstance(input, PackedSequence) else self._run
         output, h_n, c_n = run(input, h0, c0)
@@ -296,8 +312,8 @@ class _WithoutCell(Recurrent):
     """GRU and RNN: their state is h alone."""
 
     def forward(
-        self, input: Union[Tensor, PackedSequence], hx: Optional[Tensor] = None
-    ) -> tuple[Union[Tensor, PackedSequence], Tensor]:
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
         run: Any = self._run_packed if isinstance(input, PackedSequence) else self._run
         output, h_n, _ = run(input, hx, None)
         return output, h_n
@@ -349,7 +365,16 @@ class RNN(_WithoutCell):
         dtype: Any = torch.qint8,
     ) -> None:
         super().__init__()
-        arguments = (input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional)
+        arguments = (
+            input_size,
+            hidden_size,
+            num_layers,
+            nonlinearity,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+        )
         self._take(nn.RNN(*arguments, device=device), dtype)
 
     def _finish(self) -> None:
