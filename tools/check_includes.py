@@ -16,7 +16,7 @@ ALLOWED = {
     "src/layers": {"kernels", "base"},
     "src/formats": {"base"},
     "src/modules": {"layers", "formats", "quant", "kernels", "base"},
-    "cli": {"formats", "base"},
+    "cli": {"modules", "formats", "base"},
     "python/src": {"modules", "layers", "formats", "quant", "base"},
     "include": set(),
 }

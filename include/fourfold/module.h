@@ -73,6 +73,7 @@ std::string type_name() {
   text.remove_prefix(text.find(before) + before.size());
   text = text.substr(0, text.find_first_of(";]"));
 #endif
+  text = text.substr(0, text.find('<', 1));  // without template arguments, which may have scopes of their own
   const std::size_t scope = text.find_last_of(": ");
   return std::string(scope == std::string_view::npos ? text : text.substr(scope + 1));
 }
@@ -235,8 +236,8 @@ void load(const std::filesystem::path& path, M& into) {
 // What a file of plain tensors, without our metadata, cannot say of itself. Patterns are of dotted names of
 // modules, with * for any characters and ? for one.
 struct CheckpointOptions {
-  std::vector<std::string> linear;                 // matrices without bias that are Linear layers
-  std::vector<std::string> embedding;              // matrices that are Embedding tables
+  std::vector<std::string> linear = {};            // matrices without bias that are Linear layers
+  std::vector<std::string> embedding = {};         // matrices that are Embedding tables
   Nonlinearity nonlinearity = Nonlinearity::tanh;  // of RNN and RNNCell
   bool batch_first = false;                        // of LSTM, GRU and RNN
 };
@@ -251,7 +252,9 @@ struct TensorFate {
 
 // A tree of known kinds, from a file of ours; or from any safetensors file, such as a PyTorch state_dict:
 // there recurrent layers are found by the names and shapes of their tensors, Linear ones by a matrix with its
-// bias, and what is neither is kept as it is. `fates`, if given, gets an entry a tensor. Throws Error.
+// bias, and what is neither is kept as it is; a file of ours says all that by itself, and needs no options.
+// `fates`, if given, gets an entry a tensor. Throws Error, and InvalidArgument for a pattern that fits
+// nothing.
 AnyModule load(const std::filesystem::path& path, const CheckpointOptions& options = {},
                std::vector<TensorFate>* fates = nullptr);
 

@@ -22,8 +22,9 @@ enum class Kind : std::uint8_t {
   embedding_bag
 };
 
-// What to quantize: every layer of a kind, or the layers at and below a dotted name; and to what, where not
-// to the dtype of the call. A name goes before a kind, and a longer name before a shorter.
+// What to quantize: every layer of a kind, or the layers at and below a dotted name, of which the empty one
+// is the whole model; and to what, where not to the dtype of the call. A name goes before a kind, and a
+// longer name before a shorter.
 struct Target {
   Target(Kind of_kind, std::optional<DType> to = {}) : kind(of_kind), dtype(to) {}  // NOLINT: implicit
   Target(std::string dotted, std::optional<DType> to = {})
@@ -35,10 +36,13 @@ struct Target {
   std::optional<DType> dtype;  // qint8, float16, or float32: leave it alone
 };
 
+// PyTorch's: every kind but the embeddings.
+std::vector<Target> default_targets();
+
 struct QuantizeOptions {
-  std::vector<Target> targets;  // empty: PyTorch's defaults, which are all kinds but the embeddings
+  std::vector<Target> targets = {};  // empty: default_targets()
   DType dtype = DType::qint8;
-  std::vector<std::string> leave;  // dotted names: layers at and below them stay as they are
+  std::vector<std::string> leave = {};  // dotted names: layers at and below them stay as they are
 };
 
 // What became of each layer that has weights, in the order of the tree.
@@ -54,7 +58,7 @@ struct QuantizeReport {
 };
 
 // Quantizes in place. Throws InvalidArgument for a name that the tree does not have, suggesting the nearest,
-// for a kind of which it has no layer, and for a dtype other than qint8 and float16; throws Error where a
+// where no layer is among the targets, and for a dtype other than qint8 and float16; throws Error where a
 // weight is not finite. Nothing has changed then.
 QuantizeReport quantize_dynamic_(const ModuleTree& tree, const QuantizeOptions& options = {});
 

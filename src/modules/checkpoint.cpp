@@ -4,32 +4,52 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 
+#include "formats/reading.h"
 #include "fourfold/error.h"
+#include "modules/description.h"
 #include "modules/tree.h"
 
 namespace fourfold::modules {
 namespace {
 
-// The tensors of one module, by their last names, in the order of the file.
+// What one dotted name has below it: tensors by their last names, and other names, in the order of the file.
 struct Found {
-  std::string module;
+  std::string name;
   StateDict tensors;
+  std::vector<std::pair<std::string, Found>> below;
+  std::map<std::string, std::size_t> places;  // in `below`
+
+  Found& child(const std::string& last) {
+    const auto [place, is_new] = places.try_emplace(last, below.size());
+    if (is_new) below.push_back({last, {joined(name, last), {}, {}, {}}});
+    return below[place->second].second;
+  }
 };
 
-std::vector<Found> by_module(StateDict tensors) {
-  std::vector<Found> modules;
-  std::map<std::string, std::size_t> places;
+Found found_in(StateDict tensors) {
+  Found root;
   for (NamedTensor& entry : tensors) {
-    const std::size_t dot = entry.name.rfind('.');
-    const std::string module = dot == std::string::npos ? "" : entry.name.substr(0, dot);
-    const auto [place, is_new] = places.try_emplace(module, modules.size());
-    if (is_new) modules.push_back({module, {}});
-    modules[place->second].tensors.push_back(
-        {dot == std::string::npos ? entry.name : entry.name.substr(dot + 1), std::move(entry.tensor)});
+    Found* at = &root;
+    std::string_view rest = entry.name;
+    int depth = 0;
+    for (std::size_t dot; (dot = rest.find('.')) != std::string_view::npos; rest.remove_prefix(dot + 1)) {
+      if (dot == 0 || ++depth > deepest_tree) break;
+      at = &at->child(std::string(rest.substr(0, dot)));
+    }
+    if (depth > deepest_tree)
+      throw Error("tensor " + formats::in_quotes(entry.name) + ": nested deeper than " +
+                  std::to_string(deepest_tree));
+    if (rest.empty() || rest.front() == '.')
+      throw Error("tensor " + formats::in_quotes(entry.name) + ": a part of its name is empty");
+    at->tensors.push_back({std::string(rest), std::move(entry.tensor)});
   }
-  return modules;
+  return root;
 }
+
+constexpr std::int64_t most_layers = 1024;  // more are refused by the layers, which need not be counted
 
 bool is_matrix(const Tensor* tensor) { return tensor != nullptr && tensor->dim() == 2; }
 
@@ -46,10 +66,11 @@ std::optional<AnyModule> recurrent(const StateDict& t, const CheckpointOptions& 
   const std::int64_t hidden_size = is_matrix(hr) ? hr->size(1) : hh->size(1);
   const bool bias = find_tensor(t, "bias_ih_l0") != nullptr;
   const bool bidirectional = find_tensor(t, "weight_ih_l0_reverse") != nullptr;
-  std::int64_t num_layers = 1;
-  while (find_tensor(t, "weight_ih_l" + std::to_string(num_layers)) != nullptr) ++num_layers;
   const std::int64_t rows = hh->size(0), input_size = ih->size(1);
-  if (hidden_size < 1) return {};
+  if (hidden_size < 1 || rows < hidden_size) return {};  // an empty tensor may claim any width
+  std::int64_t num_layers = 1;
+  while (num_layers <= most_layers && find_tensor(t, "weight_ih_l" + std::to_string(num_layers)) != nullptr)
+    ++num_layers;
   if (rows == 4 * hidden_size)
     return Lstm({.input_size = input_size,
                  .hidden_size = hidden_size,
@@ -84,7 +105,7 @@ std::optional<AnyModule> cell(const StateDict& t, const CheckpointOptions& optio
   if (!is_matrix(ih) || !is_matrix(hh)) return {};
   const std::int64_t input_size = ih->size(1), hidden_size = hh->size(1), rows = hh->size(0);
   const bool bias = find_tensor(t, "bias_ih") != nullptr;
-  if (hidden_size < 1) return {};
+  if (hidden_size < 1 || rows < hidden_size) return {};
   if (rows == 4 * hidden_size)
     return LstmCell({.input_size = input_size, .hidden_size = hidden_size, .bias = bias}, t);
   if (rows == 3 * hidden_size)
@@ -109,90 +130,88 @@ std::optional<AnyModule> matrix(const std::string& name, const StateDict& t,
   return Linear({.in_features = weight->size(1), .out_features = weight->size(0), .bias = with_bias}, t);
 }
 
-// The kind of what was found, or why nothing was.
-struct Recognized {
-  std::optional<AnyModule> module;
-  std::string reason;
-};
-Recognized recognize_one(const Found& found, const CheckpointOptions& options) {
-  try {
-    if (auto module = recurrent(found.tensors, options)) return {std::move(module), {}};
-    if (auto module = cell(found.tensors, options)) return {std::move(module), {}};
-    if (auto module = matrix(found.module, found.tensors, options)) return {std::move(module), {}};
-  } catch (const Error& error) {
-    return {{}, std::string("looks like a layer, but: ") + error.what()};
-  }
-  const Tensor* weight = find_tensor(found.tensors, "weight");
-  if (is_matrix(weight)) return {{}, "a matrix without bias: --linear or --embedding says what it is"};
-  return {{}, "no layer that is known by its tensors"};
-}
-
-// The children of `modules` with this name, made where there is none.
-Group& child_group(std::vector<NamedModule>& modules, const std::string& name) {
-  for (NamedModule& child : modules)
-    if (child.name == name)
-      if (auto* group = std::get_if<Group>(&child.module.value)) return *group;
-  modules.push_back({name, Group{}});
-  return std::get<Group>(modules.back().module.value);
-}
-
-template <class Layer>
-std::string kind_of(const Layer&) {
-  if constexpr (requires { Layer::kind; })
-    return Layer::kind;
+template <class Module>
+std::string kind_of(const Module&) {
+  if constexpr (requires { Module::kind; })
+    return Module::kind;
   else
     return "";
 }
 
-void require_patterns(const std::vector<Found>& found, const std::vector<std::string>& patterns,
-                      const char* what) {
-  for (const std::string& pattern : patterns) {
-    const bool fits = std::ranges::any_of(found, [&](const Found& module) {
-      return fits_pattern(module.module, pattern) && is_matrix(find_tensor(module.tensors, "weight"));
-    });
-    if (fits) continue;
-    std::vector<std::string> known;
-    for (const Found& module : found)
-      if (is_matrix(find_tensor(module.tensors, "weight"))) known.push_back(module.module);
-    throw InvalidArgument(std::string(what) + " '" + pattern + "' fits no module with a matrix named weight" +
-                          suggestion(pattern, known));
+// The modules of what was found, and what became of each tensor.
+class Recognizer {
+ public:
+  Recognizer(const CheckpointOptions& options, std::vector<TensorFate>& fates)
+      : options_(options), fates_(fates) {}
+
+  AnyModule module_of(Found& found) {
+    std::string reason;
+    if (std::optional<AnyModule> layer = layer_of(found, reason)) {
+      add_fates(found, std::visit([](const auto& m) { return kind_of(m); }, layer->value), "");
+      return std::move(*layer);
+    }
+    add_fates(found, "", reason);
+    Group group;
+    group.tensors = std::move(found.tensors);
+    for (auto& [name, below] : found.below) group.modules.push_back({name, module_of(below)});
+    return group;
   }
+
+ private:
+  void add_fates(const Found& found, const std::string& kind, const std::string& reason) {
+    for (const NamedTensor& entry : found.tensors)
+      fates_.push_back({joined(found.name, entry.name), found.name, kind, reason});
+  }
+
+  // Nothing, and why, where it is no layer.
+  std::optional<AnyModule> layer_of(const Found& found, std::string& reason) const {
+    const StateDict& t = found.tensors;
+    std::optional<AnyModule> layer;
+    try {
+      layer = recurrent(t, options_);
+      if (!layer) layer = cell(t, options_);
+      if (!layer) layer = matrix(found.name, t, options_);
+    } catch (const Error& error) {
+      reason = std::string("looks like a layer, but ") + error.what();
+      return {};
+    }
+    if (layer && !found.below.empty()) {
+      reason = "looks like a layer, but has modules below it";
+      return {};
+    }
+    if (!layer)
+      reason = is_matrix(find_tensor(t, "weight"))
+                   ? "a matrix without bias: a Linear or an Embedding only where that is said"
+                   : "no layer that is known by its tensors";
+    return layer;
+  }
+
+  const CheckpointOptions& options_;
+  std::vector<TensorFate>& fates_;
+};
+
+void collect_matrices(const Found& found, std::vector<std::string>& names) {
+  if (is_matrix(find_tensor(found.tensors, "weight"))) names.push_back(found.name);
+  for (const auto& [name, below] : found.below) collect_matrices(below, names);
+}
+
+void require_patterns(const std::vector<std::string>& matrices, const std::vector<std::string>& patterns,
+                      const char* what) {
+  for (const std::string& pattern : patterns)
+    if (std::ranges::none_of(matrices, [&](const auto& name) { return fits_pattern(name, pattern); }))
+      throw InvalidArgument(std::string(what) + " '" + pattern +
+                            "' fits no module with a matrix named weight" + suggestion(pattern, matrices));
 }
 
 }  // namespace
 
 AnyModule recognize(StateDict tensors, const CheckpointOptions& options, std::vector<TensorFate>& fates) {
-  std::vector<Found> found = by_module(std::move(tensors));
-  require_patterns(found, options.linear, "linear");
-  require_patterns(found, options.embedding, "embedding");
-  Group root;
-  for (Found& one : found) {
-    Recognized recognized = recognize_one(one, options);
-    const bool has_children = std::ranges::any_of(found, [&](const Found& other) {
-      return &other != &one && (one.module.empty() || other.module.starts_with(one.module + "."));
-    });
-    if (recognized.module && has_children) recognized = {{}, "has modules below it, as no layer does"};
-    const std::string kind =
-        recognized.module ? std::visit([](const auto& m) { return kind_of(m); }, recognized.module->value)
-                          : "";
-    for (const NamedTensor& entry : one.tensors)
-      fates.push_back({joined(one.module, entry.name), one.module, kind, recognized.reason});
-    if (recognized.module && one.module.empty()) return std::move(*recognized.module);
-
-    Group* parent = &root;
-    std::string rest = one.module;
-    for (std::size_t dot = rest.find('.'); dot != std::string::npos; dot = rest.find('.')) {
-      parent = &child_group(parent->modules, rest.substr(0, dot));
-      rest = rest.substr(dot + 1);
-    }
-    if (recognized.module) {
-      parent->modules.push_back({rest, std::move(*recognized.module)});
-    } else {
-      Group& own = one.module.empty() ? root : child_group(parent->modules, rest);
-      for (NamedTensor& entry : one.tensors) own.tensors.push_back(std::move(entry));
-    }
-  }
-  return root;
+  Found root = found_in(std::move(tensors));
+  std::vector<std::string> matrices;
+  collect_matrices(root, matrices);
+  require_patterns(matrices, options.linear, "linear");
+  require_patterns(matrices, options.embedding, "embedding");
+  return Recognizer(options, fates).module_of(root);
 }
 
 std::vector<TensorFate> fates_of(AnyModule& module) {
@@ -205,7 +224,7 @@ std::vector<TensorFate> fates_of(AnyModule& module) {
   for_each_module(tree, [&](const ModuleTree& group, const std::string& name) {
     if (group.tensors == nullptr) return;
     for (const NamedTensor& entry : *group.tensors)
-      fates.push_back({joined(name, entry.name), name, {}, "belongs to no layer"});
+      fates.push_back({joined(name, entry.name), name, {}, "belongs to no layer that is known"});
   });
   return fates;
 }

@@ -30,7 +30,7 @@ const char* name_of(Kind kind) {
 }
 
 bool is_at_or_below(const std::string& name, const std::string& ancestor) {
-  return name == ancestor || name.starts_with(ancestor + ".");
+  return ancestor.empty() || name == ancestor || name.starts_with(ancestor + ".");
 }
 
 // The target that decides on a layer: of those that match, one by name before one by kind, and the longest
@@ -52,13 +52,17 @@ void require_names(const ModuleTree& tree, const QuantizeOptions& options) {
     if (!name.empty()) names.push_back(name);
   });
   const auto require = [&](const std::string& wanted) {
-    if (std::ranges::find(names, wanted) == names.end())
+    if (!wanted.empty() && std::ranges::find(names, wanted) == names.end())
       throw InvalidArgument("quantize_dynamic: the model has no module named '" + wanted + "'" +
                             modules::suggestion(wanted, names));
   };
   for (const std::string& name : options.leave) require(name);
   for (const Target& target : options.targets)
     if (target.by_name) require(target.name);
+}
+
+std::string dtype_text(DType dtype) {
+  return dtype == DType::qint8 ? "qint8" : std::string(dtype_name(dtype));
 }
 
 std::uint64_t bytes_of(const StateDict& state) {
@@ -69,16 +73,20 @@ std::uint64_t bytes_of(const StateDict& state) {
 
 }  // namespace
 
+std::vector<Target> default_targets() {
+  std::vector<Target> targets;
+  for (const KindName& known : kind_names)
+    if (known.kind != Kind::embedding && known.kind != Kind::embedding_bag) targets.emplace_back(known.kind);
+  return targets;
+}
+
 QuantizeReport quantize_dynamic_(const ModuleTree& tree, const QuantizeOptions& options) {
   modules::require_quantizable(options.dtype, "quantize_dynamic");
   for (const Target& target : options.targets)
     if (target.dtype && *target.dtype != DType::float32)
       modules::require_quantizable(*target.dtype, "quantize_dynamic");
   require_names(tree, options);
-  std::vector<Target> defaults;
-  for (const KindName& known : kind_names)
-    if (known.kind != Kind::embedding && known.kind != Kind::embedding_bag) defaults.emplace_back(known.kind);
-  const std::vector<Target>& targets = options.targets.empty() ? defaults : options.targets;
+  const std::vector<Target> targets = options.targets.empty() ? default_targets() : options.targets;
 
   QuantizeReport report;
   bool matched = false;
@@ -90,14 +98,14 @@ QuantizeReport quantize_dynamic_(const ModuleTree& tree, const QuantizeOptions& 
         const Target* target = decisive(targets, name, Layer::kind);
         const bool leave = std::ranges::any_of(
             options.leave, [&](const std::string& ancestor) { return is_at_or_below(name, ancestor); });
-        matched = matched || (target != nullptr);
+        matched = matched || target != nullptr;
         const DType dtype = target != nullptr ? target->dtype.value_or(options.dtype) : DType::float32;
         if (leave || (target != nullptr && dtype == DType::float32)) {
           entry.reason = "to be left alone";
         } else if (target == nullptr) {
           entry.reason = options.targets.empty() ? "not among the default kinds" : "not asked for";
         } else if (layer.dtype() != DType::float32) {
-          entry.reason = "quantized already";
+          entry.reason = "is " + dtype_text(layer.dtype()) + " already";
         } else {
           layer.quantize(dtype);
           entry.after = layer.dtype();

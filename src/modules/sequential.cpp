@@ -43,7 +43,9 @@ class Runner {
       try {
         run(child.module, flow);
       } catch (const InvalidArgument& error) {
-        throw InvalidArgument(modules::joined(child.name, error.what()));
+        // "decoder.1: Linear: input …"
+        const bool nested = std::holds_alternative<Sequential>(child.module.value);
+        throw InvalidArgument(child.name + (nested ? "." : ": ") + error.what());
       }
     }
   }
@@ -92,7 +94,9 @@ class Runner {
       flow = {layer(flow.tensor)};
   }
 
-  void run(const Dropout&, Flow&) {}  // as it is, int8 rows too
+  void run(const Dropout& layer, Flow& flow) {
+    layer(Tensor({0}, flow.tensor.dtype()));  // may refuse; the values stay as they are, int8 rows too
+  }
 
   const Lengths& lengths_;
   bool parity_ = false;

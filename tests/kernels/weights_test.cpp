@@ -11,6 +11,7 @@
 #include "base/half.h"
 #include "fourfold/error.h"
 #include "kernels/cases.h"
+#include "quant/half_weights.h"
 #include "quant/quantize_weights.h"
 
 namespace fourfold::kernels::test {
@@ -119,13 +120,13 @@ TEST(Half, Floats) {
 }
 
 TEST(Half, WeightsThatAreTooLarge) {
-  EXPECT_EQ(quant::to_float16(std::vector<float>{65504, -65519}, 2, "w"),
+  EXPECT_EQ(quant::half_weights(std::vector<float>{65504, -65519}, 2, "w"),
             (std::vector<std::uint16_t>{0x7bff, 0xfbff}));
   for (const float value : {nan_value, infinity, 65520.0f, -1e30f}) {
     std::vector<float> weight(5 * 37, 1.0f);
     weight[3 * 37 + 29] = value;
     try {
-      quant::to_float16(weight, 37, "lstm.weight_hh_l0");
+      quant::half_weights(weight, 37, "lstm.weight_hh_l0");
       FAIL() << value << " was accepted";
     } catch (const Error& error) {
       const std::string message = error.what();

@@ -12,6 +12,11 @@
 namespace fourfold::test {
 namespace {
 
+template <class>
+struct Holding {
+  void children(auto&&) {}
+};
+
 TEST(Module, PrintsAsInPyTorch) {
   EXPECT_EQ(describe(Lstm({.input_size = 8, .hidden_size = 8})), "LSTM(8, 8)");
   EXPECT_EQ(describe(Tagger()),
@@ -32,6 +37,8 @@ TEST(Module, PrintsAsInPyTorch) {
             "qscheme=torch.per_channel_affine)\n"
             ")");
   EXPECT_EQ(describe(Nothing()), "Nothing()");
+  EXPECT_EQ(describe(Holding<Tagger>()), "Holding()")
+      << "the arguments of a template have names of their own";
 }
 
 TEST(Module, StateDictHasDottedNamesInOrder) {
@@ -137,12 +144,11 @@ TEST(Files, DescribeTheModel) {
   const Folder folder;
   save(Tagger(), folder / "model.safetensors");
   EXPECT_EQ(formats::list(folder / "model.safetensors").metadata.at("fourfold"),
-            R"({"version":1,"layers":{)"
-            R"("encoder.lower":{"kind":"LSTM","input_size":3,"hidden_size":4,"num_layers":1,"bias":true,)"
-            R"("bidirectional":false},)"
-            R"("encoder.upper":{"kind":"LSTM","input_size":4,"hidden_size":5,"num_layers":1,"bias":true,)"
-            R"("bidirectional":true},)"
-            R"("decoder":{"kind":"Linear","in_features":10,"out_features":2,"bias":true}}})");
+            R"({"version":1,"model":{"kind":"Module","type":"Tagger","children":{)"
+            R"("encoder":{"kind":"Module","type":"Encoder","children":{)"
+            R"("lower":{"kind":"LSTM","input_size":3,"hidden_size":4},)"
+            R"("upper":{"kind":"LSTM","input_size":4,"hidden_size":5,"bidirectional":true}}},)"
+            R"("decoder":{"kind":"Linear","in_features":10,"out_features":2}}}})");
 }
 
 // PyTorch's files have no such description, and need none.
@@ -176,12 +182,27 @@ TEST(Files, RefusedOnesChangeNothing) {
   EXPECT_TRUE(message().starts_with(path.string()));
 }
 
+struct Flat {
+  Linear layer{{.in_features = 1, .out_features = 1}};
+  const char *first, *second;
+  void children(auto&& visit) { visit(first, layer), visit(second, layer); }
+};
+
 TEST(Files, ThatCannotBeWritten) {
   const Folder folder;
   const Tagger tagger;
   EXPECT_EQ(
       message_of<InvalidArgument>([&] { save(tagger, folder / "model.zip"); }),
       (folder / "model.zip").string() + ": its extension must name a format to write (.safetensors, .npy)");
+  const auto refused = [&](const char* first, const char* second) {
+    return message_of<InvalidArgument>(
+        [&] { save(Flat{.first = first, .second = second}, folder / "a.safetensors"); });
+  };
+  const std::string where = (folder / "a.safetensors").string() + ": ";
+  EXPECT_EQ(refused("a", "a"), where + "two modules are named \"a\"");
+  EXPECT_EQ(refused("a", ""), where + "a module's name must not be empty");
+  EXPECT_EQ(refused("a", "\xff"), where + "the name of a module or a tensor is not UTF-8");
+  EXPECT_TRUE(folder.files().empty());
   const std::filesystem::path path = folder / "none" / "model.safetensors";
   const std::string message = message_of<Error>([&] { save(tagger, path); });
   EXPECT_TRUE(message.starts_with("cannot write " + path.string())) << message;
