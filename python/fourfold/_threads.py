@@ -7,8 +7,9 @@ from typing import Any, Callable
 
 from fourfold import _core
 
+_ALL = _core.num_threads()  # where nobody says otherwise: the CPUs that the process may run on
 _chosen: int | None = None
-_current = 0  # what the core was told last; 0: nothing yet
+current = 0  # PyTorch's number that the core was told last; 0: none
 _torch_threads: Callable[[], int] | None = None
 
 
@@ -22,10 +23,9 @@ def set_num_threads(threads: int | None) -> None:
     Raises:
         ValueError: below 1 and above 1024.
     """
-    global _chosen, _current
-    if threads is not None:
-        _core.set_num_threads(threads)
-    _chosen, _current = threads, 0
+    global _chosen, current
+    _core.set_num_threads(_ALL if threads is None else threads)
+    _chosen, current = threads, 0
 
 
 def get_num_threads() -> int:
@@ -37,13 +37,13 @@ def get_num_threads() -> int:
 
 def follow_torch() -> None:
     """Called before work on tensors. PyTorch's number may change at any time, and reading it is quick."""
-    global _current, _torch_threads
+    global current, _torch_threads
     if _chosen is not None:
         return
     if _torch_threads is None:
         torch: Any = sys.modules["torch"]
         _torch_threads = torch.get_num_threads
     threads = _torch_threads()
-    if threads != _current:
+    if threads != current:
         _core.set_num_threads(threads)
-        _current = threads
+        current = threads

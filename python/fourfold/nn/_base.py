@@ -9,9 +9,8 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from fourfold import _core, _packing
+from fourfold import _core, _packing, _threads
 from fourfold._layers import Options, all_options, extra_repr, layer_name, parameters, quantized_name
-from fourfold._threads import follow_torch
 
 Self = TypeVar("Self", bound="QuantizedModule")
 
@@ -25,6 +24,7 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_level = torch._C._functorch.maybe_current_level
 _has_function_mode = torch._C._is_torch_function_mode_enabled
 _default_dtype = torch.get_default_dtype
+_num_threads = torch.get_num_threads
 float32 = torch.float32
 
 
@@ -202,7 +202,8 @@ class QuantizedModule(nn.Module):
         packed = self._packed
         if packed is None or sum(map(_version, packed[1])) != packed[2]:
             packed = self._pack()
-        follow_torch()
+        if _num_threads() != _threads.current:
+            _threads.follow_torch()
         return packed[0]
 
     # ---- State ----

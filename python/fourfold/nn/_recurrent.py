@@ -67,13 +67,14 @@ class Recurrent(QuantizedModule):
         groups = [names[i : i + per_direction] for i in range(0, len(names), per_direction)]
         return [[getattr(self, name) for name in group] for group in groups]
 
-    # input: [steps, batch, input_size], with batch_first [batch, steps, input_size], or [steps, input_size].
+    # input: [steps, batch, input_size], with batch_first [batch, steps, input_size], or [steps, input_size]; or a
+    # PackedSequence, and then the output is one.
     # h0, c0: [states, batch, size] or, of the last, [states, size]; or None. Returns output, h_n and c_n, which is
     # None of all but an LSTM.
-    def _run(
-        self, input: Tensor, h0: Tensor | None, c0: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _run(self, input: Any, h0: Tensor | None, c0: Tensor | None) -> tuple[Any, Tensor, Tensor | None]:
         if not is_eager(input):
+            if isinstance(input, PackedSequence):
+                return self._run_packed(input, h0, c0)
             return self._run_as_operator(input, h0, c0, None)
         shape = input.shape
         batch_first = self.batch_first
@@ -82,12 +83,15 @@ class Recurrent(QuantizedModule):
                 batch, steps, size = shape
             else:
                 steps, batch, size = shape
-            h_shape: tuple[int, ...] = (self._states, batch, self._state_size)
-            c_shape: tuple[int, ...] = (self._states, batch, self.hidden_size)
+            states = self._states
+            h_shape: tuple[int, ...] = (states, batch, self._state_size)
+            c_shape: tuple[int, ...] = (states, batch, self.hidden_size)
+            output_shape: tuple[int, ...] = (shape[0], shape[1], self._width)
         elif len(shape) == 2:
             steps, size = shape
             batch, batch_first = 1, False
             h_shape, c_shape = (self._states, self._state_size), (self._states, self.hidden_size)
+            output_shape = (steps, self._width)
         else:
             size = -1
         # All that can be wrong, in one condition, so that what is right is quick; the words are in _refuse.
@@ -120,8 +124,8 @@ class Recurrent(QuantizedModule):
                 c0 = c0.contiguous()
             c0_address = c0.data_ptr()
         empty = allocator(input)
-        output = empty(*shape[:-1], self._width)
-        h_n = empty(*h_shape)  # a tuple would cost half a microsecond
+        output = empty(*output_shape)  # not as a tuple, which would cost half a microsecond
+        h_n = empty(*h_shape)
         c_n, c_address = None, 0
         if self._has_cell:
             c_n = empty(*c_shape)
@@ -303,9 +307,8 @@ class LSTM(Recurrent):
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         h0, c0 = (None, None) if hx is None else hx
-        run: Any = self._run_packed if isinstance(input, PackedSequence) else self._run
-        output, h_n, c_n = run(input, h0, c0)
-        return output, (h_n, c_n)
+        output, h_n, c_n = self._run(input, h0, c0)
+        return output, (h_n, c_n)  # type: ignore[return-value]  # an LSTM has a c
 
 
 class _WithoutCell(Recurrent):
@@ -314,8 +317,7 @@ class _WithoutCell(Recurrent):
     def forward(
         self, input: Tensor | PackedSequence, hx: Tensor | None = None
     ) -> tuple[Tensor | PackedSequence, Tensor]:
-        run: Any = self._run_packed if isinstance(input, PackedSequence) else self._run
-        output, h_n, _ = run(input, hx, None)
+        output, h_n, _ = self._run(input, hx, None)
         return output, h_n
 
 
