@@ -45,9 +45,13 @@ if [ "$python" != .venv/bin/python ]; then
   exit 1
 fi
 echo "Installing into .venv: ${missing[*]}"
-# The build for CPUs alone where its index can be reached: the other brings gigabytes of CUDA.
-if ! "$python" -m pip install -q --extra-index-url https://download.pytorch.org/whl/cpu "${missing[@]/torch==2.13.0/torch==2.13.0+cpu}" &&
-  ! "$python" -m pip install -q "${missing[@]}"; then
+options=()
+if [ "$(uname)" = Linux ]; then
+  # The build for CPUs alone: what the default index has there brings gigabytes of CUDA.
+  options=(--extra-index-url https://download.pytorch.org/whl/cpu)
+  missing=("${missing[@]/#torch==2.13.0/torch==2.13.0+cpu}")
+fi
+if ! "$python" -m pip install -q "${options[@]}" "${missing[@]}"; then
   echo "Could not install: ${missing[*]}" >&2
   exit 1
 fi
