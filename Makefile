@@ -3,13 +3,14 @@ JOBS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 SECONDS_EACH ?= 60
 export CTEST_PARALLEL_LEVEL := $(JOBS)
 # Not from git, which fails in an archive or a tree of another owner: clang-format without files reads stdin.
-FOLDERS := $(wildcard include src cli tests bench fuzz examples)
+FOLDERS := $(wildcard include src cli tests bench fuzz examples python/src)
 SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 
 # The steps of `test` build on each other; the parallelism is inside them.
 .NOTPARALLEL:
 
 .PHONY: help demo test release-test sanitize thread-sanitize checks bench fuzz lint format clean
+.PHONY: wheel python-test
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
@@ -21,7 +22,7 @@ demo: ## Build, and run the demonstration
 
 test: ## Everything that CI runs: tests, sanitizers, checks
 	@tools/setup.sh test
-	$(MAKE) --no-print-directory release-test checks sanitize
+	$(MAKE) --no-print-directory release-test checks python-test sanitize
 
 release-test:
 	cmake --preset release -DFOURFOLD_TESTS=ON
@@ -43,6 +44,19 @@ thread-sanitize: ## The tests under the thread sanitizer
 	cmake --preset thread-sanitize
 	cmake --build --preset thread-sanitize
 	ctest --preset thread-sanitize
+
+# PYTHON=... uses an environment of yours, as it is; else .venv is made, and filled with what is missing.
+PYTHON ?= .venv/bin/python
+
+wheel: ## The Python package, as dist/fourfold-*.whl
+	@tools/setup.sh build
+	@tools/python_env.sh $(PYTHON) build
+	rm -rf dist
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PYTHON) -m pip wheel -q --no-build-isolation --no-deps -w dist .
+
+python-test: ## The wheel's tests, in an environment with PyTorch 2.13 and in one with NumPy alone
+	@if tools/python_env.sh $(PYTHON) test; then tools/python_test.sh $(PYTHON); \
+	else echo "python-test: SKIPPED, for the reason above"; fi
 
 bench: ## Kernel benchmarks over all instruction sets that the machine has
 	@tools/setup.sh bench
@@ -69,4 +83,4 @@ format: ## Format all sources
 	clang-format -i $(SOURCES)
 
 clean: ## Remove what was built
-	rm -rf build build-*
+	rm -rf build build-* dist

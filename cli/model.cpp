@@ -5,7 +5,9 @@
 #include <optional>
 #include <type_traits>
 
+#include "formats/formats.h"
 #include "fourfold/error.h"
+#include "modules/description.h"
 #include "modules/tree.h"
 
 namespace cli {
@@ -71,6 +73,10 @@ std::vector<std::string> module_names(const AnyModule& module) {
 }
 
 AnyModule load_to_run(const std::string& path, const RunOptions& options) {
+  if (options.batch_first &&
+      fourfold::formats::list(path).metadata.contains(fourfold::modules::description_key))
+    throw fourfold::InvalidArgument(fmt::format(
+        "{}: the file says itself what its layers are; --batch-first is for those that do not", path));
   AnyModule model = fourfold::load(path, {.batch_first = options.batch_first});
   AnyModule* part = find_module(model, options.module);
   if (part == nullptr)

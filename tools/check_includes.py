@@ -17,6 +17,7 @@ ALLOWED = {
     "src/formats": {"base"},
     "src/modules": {"layers", "formats", "quant", "kernels", "base"},
     "cli": {"modules", "formats", "base"},
+    "python/src": {"modules", "layers", "formats", "quant", "base"},
     "include": set(),
 }
 FOLDERS = {name.split("/")[1] for name in ALLOWED if name.startswith("src/")}

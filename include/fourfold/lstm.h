@@ -24,7 +24,8 @@ struct LstmState {
 };
 
 struct LstmOutput {
-  Tensor output;    // float32 [time, batch, directions * hidden_size], or [batch, time, …], or [time, …]
+  Tensor output;  // float32 [time, batch, directions * (proj_size or hidden_size)], or [batch, time, …], or
+                  // [time, …]
   LstmState state;  // after each sequence's last step
 };
 

@@ -36,6 +36,8 @@ using Layers = std::tuple<Linear, Lstm, Gru, Rnn, LstmCell, GruCell, RnnCell, Em
                           Tanh, Sigmoid, LogSoftmax, Dropout>;
 
 class AnyModule;
+class Sequential;
+struct Group;
 
 namespace detail {
 
@@ -45,6 +47,10 @@ template <class T, class... Ts>
 inline constexpr bool is_one_of<T, std::tuple<Ts...>> = (std::is_same_v<T, Ts> || ...);
 template <class T>
 inline constexpr bool is_layer = is_one_of<T, Layers>;
+// What an AnyModule may hold. A struct of the user's is not among them: its type is not known to this
+// library.
+template <class T>
+inline constexpr bool is_storable = is_layer<T> || std::is_same_v<T, Sequential> || std::is_same_v<T, Group>;
 
 // A variant of what `Wrap` makes of each layer, and more.
 template <class Tuple, template <class> class Wrap, class... More>
@@ -101,15 +107,17 @@ struct NamedModule;
 
 // Modules that run one after another, as torch.nn.Sequential: the output of each is the input of the next (of
 // a recurrent layer, its output without its state). Between quantized layers values stay int8: a row that one
-// made for its own recurrence is not quantized again for the next.
+// made for its own recurrence is not quantized again for the next. It holds layers, other Sequentials and
+// Groups; a struct of yours runs its parts itself.
 class Sequential {
  public:
   Sequential() = default;
 
   // Sequential(Linear({…}), ReLU(), Linear({…})): their names are "0", "1", "2".
   template <class First, class... Rest>
-  requires(Module<First> && (Module<Rest> && ...) &&
-           !std::is_same_v<First, Sequential>) explicit Sequential(First first, Rest... rest);
+  requires(sizeof...(Rest) > 0 || !std::is_same_v<First, Sequential>) &&
+      (std::is_convertible_v<First, AnyModule> && ... && std::is_convertible_v<Rest, AnyModule>)  //
+      explicit Sequential(First first, Rest... rest);
 
   void add(std::string name, AnyModule module);
 
@@ -139,8 +147,7 @@ class AnyModule {
   using Value = typename detail::VariantOf<Layers, std::type_identity, Sequential, Group>::type;
 
   template <class M>
-  requires(!std::is_same_v<std::remove_cvref_t<M>, AnyModule>) AnyModule(M module)
-      : value(std::move(module)) {}  // NOLINT: implicit
+  requires(detail::is_storable<M>) AnyModule(M module) : value(std::move(module)) {}  // NOLINT: implicit
 
   // Of a layer that takes and gives one tensor (a recurrent one: its output without its state) and of a
   // Sequential. InvalidArgument for others.
@@ -155,8 +162,9 @@ struct NamedModule {
 };
 
 template <class First, class... Rest>
-requires(Module<First> && (Module<Rest> && ...) &&
-         !std::is_same_v<First, Sequential>) Sequential::Sequential(First first, Rest... rest) {
+requires(sizeof...(Rest) > 0 || !std::is_same_v<First, Sequential>) &&
+    (std::is_convertible_v<First, AnyModule> && ... && std::is_convertible_v<Rest, AnyModule>)  //
+    Sequential::Sequential(First first, Rest... rest) {
   add("0", std::move(first));
   (add(std::to_string(modules.size()), std::move(rest)), ...);
 }

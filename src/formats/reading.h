@@ -39,4 +39,13 @@ inline std::string in_quotes(const std::string& text) {
   return nlohmann::json(shortened(text)).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
+// A message that may hold such text: control characters masked, and cut where it is far too long.
+inline std::string harmless(std::string message) {
+  constexpr std::size_t longest = 4000;
+  if (message.size() > longest) message = message.substr(0, longest) + "...";
+  for (char& c : message)
+    if ((static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7f) c = '?';
+  return message;
+}
+
 }  // namespace fourfold::formats

@@ -89,8 +89,8 @@ struct ProjectArgs {
   int panel_end;
 };
 
-// A product of int8 that a step of one row does on the side: its own product waits for the weights to stream
-// in, and leaves the multiplier idle meanwhile. y[r, 16 * block + lane] for side_rows rows and blocks
+// A product of int8 that a step of exactly one row does on the side: its own product waits for the weights to
+// stream in, and leaves the multiplier idle meanwhile. y[r, 16 * block + lane] for side_rows rows and blocks
 // [block_begin, block_end); it must not write what the step reads.
 inline constexpr int side_rows = 8;
 struct SideProduct {
@@ -103,8 +103,8 @@ struct SideProduct {
   int block_end;
 };
 
-// Where a step of one row, over all panels, also puts its new h as int8: what quantize_rows makes of it.
-// `row` is room for h, padded to a multiple of 16.
+// Where a step of exactly one row, over all panels, also puts its new h as int8: what quantize_rows makes of
+// it. `row` is room for h, padded to a multiple of 16.
 struct NextRow {
   float* row;
   std::uint8_t* q;  // or null: h is not quantized

@@ -3,15 +3,18 @@
 // visible to the linker, and puts simd_table<S>(...) into its table. What each kernel computes is said in
 // kernels.h, and by scalar.cpp, whose bits they repeat.
 //
+// clang-format off
 // S has:
 //   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   tile_blocks_qint8        blocks whose int8 sums are held together: 4, or 2 where four spill
-//   side_products            see KernelTable; needs registers for the sums of two panels and of side_rows
-//   rows sum_streams              1, or 2 to sum even and odd groups apart where one row alone is bound by
-//   latency load, store (unaligned), load_first, store_first (the first n lanes, 0 < n < 16; the rest reads
-//   as zero) load_half                16 halves, exactly set1, add, sub, mul, div, fma(a, b, c) = a*b + c
+//   side_products            see KernelTable; its registers must hold the sums of two panels and of side_rows
+//                            rows
+//   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency
+//   load, store              unaligned; load_first, store_first: the first n lanes, 0 < n < 16, zero for others
+//   load_half                16 halves, exactly
+//   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
 //   min, max                 of two numbers, for finite ones
 //   clamp(x, limit)          to [-limit, limit]; NaN stays NaN
 //   relu(x)                  x < 0 ? 0 : x
@@ -23,6 +26,7 @@
 //   broadcast(q)             A of 4 bytes
 //   load_weights(p)          W, aligned
 //   dot(I& sum, W, A)        adds the products
+// clang-format on
 #pragma once
 
 #include <type_traits>

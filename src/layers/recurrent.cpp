@@ -81,6 +81,7 @@ struct Pass {
   std::ptrdiff_t output_time, output_row;
   const int* active;  // [steps]: rows that are longer than that; or null: all
   int chunk_steps;
+  bool ahead;  // the groups of steps are of side_rows, and each makes the next one's input part
 
   bool quantized() const { return state != nullptr; }
   int batch() const { return call.batch; }
@@ -133,11 +134,7 @@ struct Pass {
     int count;
     float* pre;
   };
-  bool works_ahead() const {
-    return quantized() && call.batch == 1 && weights.kernels->side_products && weights.cell != Cell::rnn &&
-           call.steps > kernels::side_rows;
-  }
-  Group group_at(int begin, bool ahead) const {
+  Group group_at(int begin) const {
     const int wanted = ahead ? kernels::side_rows : chunk_steps;
     // The last group of those that work ahead reaches back to be whole.
     const int count = ahead ? wanted : std::min(wanted, call.steps - begin);
@@ -210,8 +207,10 @@ struct Pass {
   void run(Team& team) const {
     // A member computes the gates of its own panels only, from its own part of `pre`.
     const Team::Slice panels = team.slice(direction.hh.panels());
-    const bool projected = weights.proj_size > 0, ahead = works_ahead();
-    const bool quantizes_itself = quantized() && !projected && batch() == 1 && team.size() == 1;
+    const bool projected = weights.proj_size > 0;
+    // With lengths, a step may have no row at all.
+    const bool quantizes_itself =
+        quantized() && !projected && batch() == 1 && call.lengths == nullptr && team.size() == 1;
     const KernelTable::Step step = weights.kernels->step(weights.cell, direction.hh.format);
     if (quantized())
       quantize_first_state(team);
@@ -220,10 +219,10 @@ struct Pass {
     team.barrier();
     Group group{}, next{};
     for (int begin = 0; begin < call.steps; begin += group.count) {
-      group = ahead && begin > 0 ? next : group_at(begin, ahead);
+      group = ahead && begin > 0 ? next : group_at(begin);
       if (!ahead || begin == 0) project_input(group, panels);
       const bool has_next = ahead && begin + group.count < call.steps;
-      if (has_next) next = group_at(begin + group.count, ahead);
+      if (has_next) next = group_at(begin + group.count);
       for (int i = begin; i < std::min(begin + group.count, call.steps); ++i) {
         const std::ptrdiff_t slot = std::ptrdiff_t{slot_after(time(i))} * batch();
         kernels::SideProduct side;
@@ -307,9 +306,15 @@ struct Forward {
         std::fill_n(call.output + t * call.output_time + b * call.output_row, width, 0.0f);
   }
 
+  bool works_ahead() const {
+    return quantized && call.batch == 1 && call.lengths == nullptr && weights.kernels->side_products &&
+           weights.cell != Cell::rnn && call.steps > kernels::side_rows;
+  }
+
   void reserve(std::ptrdiff_t pre_stride, int chunk_steps) const {
     const std::size_t batch = to_size(call.batch), units = to_size(weights.hidden_size);
-    scratch.pre.reserve(to_size(std::max(chunk_steps, 2 * kernels::side_rows)) * batch * to_size(pre_stride));
+    scratch.pre.reserve(to_size(works_ahead() ? 2 * kernels::side_rows : chunk_steps) * batch *
+                        to_size(pre_stride));
     scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
     scratch.zeros.reserve(
         std::max(to_size(std::max(c_size, h_size)), to_size(padded(weights.proj_size) + 64)));
@@ -384,7 +389,8 @@ struct Forward {
                         .output_time = to.time,
                         .output_row = to.row,
                         .active = call.lengths != nullptr ? scratch.active.data() : nullptr,
-                        .chunk_steps = chunk_steps};
+                        .chunk_steps = chunk_steps,
+                        .ahead = works_ahead()};
         const bool quantize_input = quantize && d == 0;
         base::run_team(threads, [&](Team& team) {
           if (quantize_input) {

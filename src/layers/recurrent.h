@@ -64,7 +64,7 @@ struct RecurrentScratch {
   base::Buffer<float> hidden;    // the same in float
   base::Buffer<float> rows[2];   // float outputs of inner layers, by layer's parity
   base::Buffer<float> row;       // one h, padded to 16
-  base::Buffer<float> pre;       // [chunk of steps * batch, packed gates]
+  base::Buffer<float> pre;       // [a chunk of steps * batch, packed gates]
   base::Buffer<float> carried;   // c, or a GRU's h: [batch, hidden_size padded to 16]
   base::Buffer<float> zeros;     // [batch, state_size or hidden_size], never written
   base::Buffer<int> active;      // [steps]: how many rows are as long as that

@@ -1,16 +1,18 @@
 #include "fourfold/activations.h"
 
-#include <charconv>
-#include <cmath>
-#include <iterator>
 #include <utility>
 #include <vector>
 
 #include "base/float_environment.h"
 #include "fourfold/error.h"
 #include "layers/activations.h"
+#include "modules/options.h"
+#include "modules/parameters.h"
 
 namespace fourfold {
+
+using modules::float_text;
+
 namespace {
 
 void require_float32(const char* what, const Tensor& input) {
@@ -36,19 +38,12 @@ Tensor applied(const char* kind, layers::ApplyRows* apply, const Tensor& input) 
   return output;
 }
 
-// As Python prints a float: the shortest text that reads back the same, very small and large ones with an
-// exponent.
-std::string float_text(double value) {
-  const double size = std::fabs(value);
-  const bool plain = size == 0 || (size >= 1e-4 && size < 1e16);
-  char text[32];
-  const auto format = plain ? std::chars_format::fixed : std::chars_format::scientific;
-  std::string result(text, std::to_chars(text, std::end(text), value, format).ptr);
-  if (plain && result.find('.') == std::string::npos) result += ".0";
-  return result;
-}
-
 }  // namespace
+
+void modules::require_valid(const Dropout& layer) {
+  if (!(layer.p >= 0 && layer.p <= 1))
+    throw InvalidArgument("Dropout: p must be from 0 to 1, got " + float_text(layer.p));
+}
 
 Tensor ReLU::operator()(const Tensor& input) const { return applied(kind, layers::relu_rows, input); }
 std::string ReLU::repr() const { return "ReLU()"; }
@@ -67,7 +62,7 @@ std::string LogSoftmax::repr() const { return "LogSoftmax(dim=" + std::to_string
 
 Tensor Dropout::operator()(const Tensor& input) const {
   require_float32(kind, input);
-  if (!(p >= 0 && p <= 1)) throw InvalidArgument("Dropout: p must be from 0 to 1, got " + float_text(p));
+  modules::require_valid(*this);
   return input;
 }
 std::string Dropout::repr() const { return "Dropout(p=" + float_text(p) + ", inplace=False)"; }

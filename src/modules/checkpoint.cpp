@@ -18,7 +18,6 @@ namespace {
 // What one dotted name has below it: tensors by their last names, and other names, in the order of the file.
 struct Below;
 struct Found {
-  std::string name;
   StateDict tensors;
   std::vector<Below> below;
   std::map<std::string, std::size_t> places;  // in `below`
@@ -32,19 +31,27 @@ struct Below {
 
 Found& Found::child(const std::string& last_name) {
   const auto [place, is_new] = places.try_emplace(last_name, below.size());
-  if (is_new) below.push_back({last_name, {joined(name, last_name), {}, {}, {}}});
+  if (is_new) below.push_back({last_name, {}});
   return below[place->second].found;
 }
 
+constexpr std::size_t most_modules = 65'536;  // of a checkpoint: far past any, and little memory
+
 Found found_in(StateDict tensors) {
   Found root;
+  std::size_t modules = 0;
   for (NamedTensor& entry : tensors) {
     Found* at = &root;
     std::string_view rest = entry.name;
     int depth = 0;
     for (std::size_t dot; (dot = rest.find('.')) != std::string_view::npos; rest.remove_prefix(dot + 1)) {
       if (dot == 0 || ++depth > deepest_tree) break;
-      at = &at->child(std::string(rest.substr(0, dot)));
+      const std::size_t before = at->below.size();
+      Found& child = at->child(std::string(rest.substr(0, dot)));
+      modules += at->below.size() - before;
+      if (modules > most_modules)
+        throw Error("its names make more than " + std::to_string(most_modules) + " modules");
+      at = &child;
     }
     if (depth > deepest_tree)
       throw Error("tensor " + formats::in_quotes(entry.name) + ": nested deeper than " +
@@ -74,11 +81,12 @@ std::optional<AnyModule> recurrent(const StateDict& t, const CheckpointOptions& 
   const bool bias = find_tensor(t, "bias_ih_l0") != nullptr;
   const bool bidirectional = find_tensor(t, "weight_ih_l0_reverse") != nullptr;
   const std::int64_t rows = hh->size(0), input_size = ih->size(1);
-  if (hidden_size < 1 || rows < hidden_size) return {};  // an empty tensor may claim any width
+  if (hidden_size < 1 || rows % hidden_size != 0) return {};
+  const std::int64_t gates = rows / hidden_size;  // not a product: an empty tensor may claim any width
   std::int64_t num_layers = 1;
   while (num_layers <= most_layers && find_tensor(t, "weight_ih_l" + std::to_string(num_layers)) != nullptr)
     ++num_layers;
-  if (rows == 4 * hidden_size)
+  if (gates == 4)
     return Lstm({.input_size = input_size,
                  .hidden_size = hidden_size,
                  .num_layers = num_layers,
@@ -87,7 +95,7 @@ std::optional<AnyModule> recurrent(const StateDict& t, const CheckpointOptions& 
                  .bidirectional = bidirectional,
                  .proj_size = is_matrix(hr) ? hr->size(0) : 0},
                 t);
-  if (rows == 3 * hidden_size)
+  if (gates == 3)
     return Gru({.input_size = input_size,
                 .hidden_size = hidden_size,
                 .num_layers = num_layers,
@@ -95,7 +103,7 @@ std::optional<AnyModule> recurrent(const StateDict& t, const CheckpointOptions& 
                 .batch_first = options.batch_first,
                 .bidirectional = bidirectional},
                t);
-  if (rows == hidden_size)
+  if (gates == 1)
     return Rnn({.input_size = input_size,
                 .hidden_size = hidden_size,
                 .num_layers = num_layers,
@@ -112,12 +120,11 @@ std::optional<AnyModule> cell(const StateDict& t, const CheckpointOptions& optio
   if (!is_matrix(ih) || !is_matrix(hh)) return {};
   const std::int64_t input_size = ih->size(1), hidden_size = hh->size(1), rows = hh->size(0);
   const bool bias = find_tensor(t, "bias_ih") != nullptr;
-  if (hidden_size < 1 || rows < hidden_size) return {};
-  if (rows == 4 * hidden_size)
-    return LstmCell({.input_size = input_size, .hidden_size = hidden_size, .bias = bias}, t);
-  if (rows == 3 * hidden_size)
-    return GruCell({.input_size = input_size, .hidden_size = hidden_size, .bias = bias}, t);
-  if (rows == hidden_size)
+  if (hidden_size < 1 || rows % hidden_size != 0) return {};
+  const std::int64_t gates = rows / hidden_size;
+  if (gates == 4) return LstmCell({.input_size = input_size, .hidden_size = hidden_size, .bias = bias}, t);
+  if (gates == 3) return GruCell({.input_size = input_size, .hidden_size = hidden_size, .bias = bias}, t);
+  if (gates == 1)
     return RnnCell({.input_size = input_size,
                     .hidden_size = hidden_size,
                     .bias = bias,
@@ -151,33 +158,35 @@ class Recognizer {
   Recognizer(const CheckpointOptions& options, std::vector<TensorFate>& fates)
       : options_(options), fates_(fates) {}
 
-  AnyModule module_of(Found& found) {
+  AnyModule module_of(Found& found, const std::string& name) {
     std::string reason;
-    if (std::optional<AnyModule> layer = layer_of(found, reason)) {
-      add_fates(found, std::visit([](const auto& m) { return kind_of(m); }, layer->value), "");
+    if (std::optional<AnyModule> layer = layer_of(found, name, reason)) {
+      add_fates(found, name, std::visit([](const auto& m) { return kind_of(m); }, layer->value), "");
       return std::move(*layer);
     }
-    add_fates(found, "", reason);
+    add_fates(found, name, "", reason);
     Group group;
     group.tensors = std::move(found.tensors);
-    for (auto& [name, below] : found.below) group.modules.push_back({name, module_of(below)});
+    for (auto& [last, below] : found.below)
+      group.modules.push_back({last, module_of(below, joined(name, last))});
     return group;
   }
 
  private:
-  void add_fates(const Found& found, const std::string& kind, const std::string& reason) {
+  void add_fates(const Found& found, const std::string& name, const std::string& kind,
+                 const std::string& reason) {
     for (const NamedTensor& entry : found.tensors)
-      fates_.push_back({joined(found.name, entry.name), found.name, kind, reason});
+      fates_.push_back({joined(name, entry.name), name, kind, reason});
   }
 
   // Nothing, and why, where it is no layer.
-  std::optional<AnyModule> layer_of(const Found& found, std::string& reason) const {
+  std::optional<AnyModule> layer_of(const Found& found, const std::string& name, std::string& reason) const {
     const StateDict& t = found.tensors;
     std::optional<AnyModule> layer;
     try {
       layer = recurrent(t, options_);
       if (!layer) layer = cell(t, options_);
-      if (!layer) layer = matrix(found.name, t, options_);
+      if (!layer) layer = matrix(name, t, options_);
     } catch (const Error& error) {
       reason = std::string("looks like a layer, but ") + error.what();
       return {};
@@ -197,9 +206,9 @@ class Recognizer {
   std::vector<TensorFate>& fates_;
 };
 
-void collect_matrices(const Found& found, std::vector<std::string>& names) {
-  if (is_matrix(find_tensor(found.tensors, "weight"))) names.push_back(found.name);
-  for (const auto& [name, below] : found.below) collect_matrices(below, names);
+void collect_matrices(const Found& found, const std::string& name, std::vector<std::string>& names) {
+  if (is_matrix(find_tensor(found.tensors, "weight"))) names.push_back(name);
+  for (const auto& [last, below] : found.below) collect_matrices(below, joined(name, last), names);
 }
 
 void require_patterns(const std::vector<std::string>& matrices, const std::vector<std::string>& patterns,
@@ -215,10 +224,10 @@ void require_patterns(const std::vector<std::string>& matrices, const std::vecto
 AnyModule recognize(StateDict tensors, const CheckpointOptions& options, std::vector<TensorFate>& fates) {
   Found root = found_in(std::move(tensors));
   std::vector<std::string> matrices;
-  collect_matrices(root, matrices);
+  collect_matrices(root, "", matrices);
   require_patterns(matrices, options.linear, "linear");
   require_patterns(matrices, options.embedding, "embedding");
-  return Recognizer(options, fates).module_of(root);
+  return Recognizer(options, fates).module_of(root, "");
 }
 
 std::vector<TensorFate> fates_of(AnyModule& module) {

@@ -82,6 +82,7 @@ void from_json(const Json& json, std::optional<std::int64_t>& value) {
 // Options that have their defaults are not named.
 template <class Layer>
 Json describe_layer(const Layer& layer) {
+  if constexpr (!has_weights<Layer>) require_valid(layer);
   using Options = typename OptionsOf<Layer>::type;
   Json json = {{"kind", Layer::kind}};
   std::vector<Json> defaults;
@@ -127,18 +128,25 @@ Options read_options(const Json& json) {
 
 // ---- Trees ----
 
+// Parts of dotted names hold no dots.
+void require_child_name(const std::string& name) {
+  if (name.empty()) throw InvalidArgument("a module's name must not be empty");
+  if (name.find('.') != std::string::npos)
+    throw InvalidArgument("a module's name must not hold a dot, as " + in_quotes(name) + " does");
+}
+
 Json describe_tree(const ModuleTree& tree, int depth) {
-  if (!tree.layer.empty())
-    return std::visit([](const auto* layer) { return describe_layer(*layer); }, tree.layer.front());
   if (depth > deepest_tree)
     throw InvalidArgument("modules are nested deeper than " + std::to_string(deepest_tree));
+  if (!tree.layer.empty())
+    return std::visit([](const auto* layer) { return describe_layer(*layer); }, tree.layer.front());
   Json json = {{"kind", tree.sequential ? sequential_kind : group_kind}};
   if (!tree.sequential) json["type"] = tree.type;
   if (tree.children.size() > most_entries)
     throw InvalidArgument("a module has more than " + std::to_string(most_entries) + " others");
   Json children = Json::object();
   for (const ModuleTree& child : tree.children) {
-    if (child.name.empty()) throw InvalidArgument("a module's name must not be empty");
+    require_child_name(child.name);
     if (children.contains(child.name))
       throw InvalidArgument("two modules are named " + in_quotes(child.name));
     children[child.name] = describe_tree(child, depth + 1);
@@ -243,6 +251,8 @@ class Builder {
       fail(name, "its children are " + shown(json["children"]) + ", not an object");
     for (const auto& [child, description] : json["children"].items()) {
       if (child.empty()) fail(name, "the name of a child is empty");
+      if (child.find('.') != std::string::npos)
+        fail(name, "the name of a child, " + in_quotes(child) + ", holds a dot");
       children.push_back({child, make(description, joined(name, child), depth + 1)});
     }
     return children;
@@ -273,6 +283,11 @@ class Builder {
         throw Error(joined(name, error.what()));
       }
     } else {
+      try {
+        require_valid(options);
+      } catch (const InvalidArgument& error) {
+        fail(name, error.what());
+      }
       return options;
     }
   }
@@ -294,10 +309,12 @@ class Watch {
       throw Error("the key " + shown(parsed) + " comes twice");
     if (keys_.back().size() > most_entries)
       throw Error("an object holds more than " + std::to_string(most_entries) + " entries");
+    if (++count_ > most_keys) throw Error("it holds more than " + std::to_string(most_keys) + " entries");
   }
 
  private:
   std::vector<std::set<std::string>> keys_;  // of the objects that are open
+  std::size_t count_ = 0;
 };
 
 }  // namespace

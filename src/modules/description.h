@@ -15,7 +15,8 @@ inline constexpr const char* description_key = "fourfold";
 
 // Far past any model: what a hostile file says must exhaust neither the stack nor patience.
 inline constexpr int deepest_tree = 200;
-inline constexpr std::size_t most_entries = 10'000;  // of one object
+inline constexpr std::size_t most_entries = 4096;  // of one object
+inline constexpr std::size_t most_keys = 65'536;   // of all objects together
 inline constexpr std::size_t longest_description = std::size_t{16} << 20;
 
 // Throws InvalidArgument where a name is not UTF-8, where a module's is empty or that of a sibling, and where

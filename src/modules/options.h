@@ -60,6 +60,11 @@ void for_each_option(Dropout& o, const Visit& visit) {
   visit("p", o.p);
 }
 
+// Throws InvalidArgument for options that a layer without weights cannot have.
+template <class Layer>
+void require_valid(const Layer&) {}
+void require_valid(const Dropout& layer);
+
 // A layer with weights has options() and is made of them and its tensors; others are their own options.
 template <class Layer>
 inline constexpr bool has_weights = requires(const Layer& layer) {

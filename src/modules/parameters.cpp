@@ -1,6 +1,8 @@
 #include "modules/parameters.h"
 
+#include <charconv>
 #include <cmath>
+#include <iterator>
 #include <sstream>
 
 #include "fourfold/error.h"
@@ -13,6 +15,16 @@ void require_size(std::string_view name, std::int64_t value, std::int64_t most) 
   if (value < 1 || value > most)
     throw InvalidArgument(std::string(name) + " must be from 1 to " + std::to_string(most) + ", got " +
                           std::to_string(value));
+}
+
+std::string float_text(double value) {
+  const double size = std::fabs(value);
+  const bool plain = size == 0 || (size >= 1e-4 && size < 1e16);
+  char text[32];
+  const auto format = plain ? std::chars_format::fixed : std::chars_format::scientific;
+  std::string result(text, std::to_chars(text, std::end(text), value, format).ptr);
+  if (plain && result.find('.') == std::string::npos) result += ".0";
+  return result;
 }
 
 Tensor uniform_parameter(std::vector<std::int64_t> shape, double bound, Generator& generator) {

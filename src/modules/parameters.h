@@ -15,6 +15,10 @@ namespace fourfold::modules {
 // "Linear.in_features must be from 1 to 65536, got 0"
 void require_size(std::string_view name, std::int64_t value, std::int64_t most);
 
+// As Python prints a float: the shortest text that reads back the same, very small and large ones with an
+// exponent.
+std::string float_text(double value);
+
 // Uniform in [-bound, bound].
 Tensor uniform_parameter(std::vector<std::int64_t> shape, double bound, Generator& generator);
 

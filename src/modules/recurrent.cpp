@@ -1,7 +1,6 @@
 #include "modules/recurrent.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -27,7 +26,7 @@ void check(const RecurrentShape& s) {
     throw InvalidArgument(kind + "proj_size must be from 0 (none) to hidden_size - 1, " +
                           std::to_string(s.hidden_size - 1) + ", got " + std::to_string(s.proj_size));
   if (!(s.dropout >= 0 && s.dropout <= 1))
-    throw InvalidArgument(kind + "dropout must be a number from 0 to 1, got " + std::to_string(s.dropout));
+    throw InvalidArgument(kind + "dropout must be a number from 0 to 1, got " + float_text(s.dropout));
 }
 
 std::int64_t inputs_of(const RecurrentShape& s, std::int64_t layer) {
@@ -171,14 +170,6 @@ StateDict state_dict_of(const RecurrentShape& s, const RecurrentParameters& from
   return state;
 }
 
-// As Python prints a float: "0.1", "1.0".
-std::string python_float(double value) {
-  char text[32];
-  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
-  std::string result(text, end);
-  return result.find_first_of(".en") == std::string::npos ? result + ".0" : result;
-}
-
 std::string repr_of(const RecurrentShape& s, DType dtype) {
   std::string text = dtype == DType::float32 ? "" : "DynamicQuantized";
   text += std::string(s.kind) + "(" + std::to_string(s.input_size) + ", " + std::to_string(s.hidden_size);
@@ -186,7 +177,7 @@ std::string repr_of(const RecurrentShape& s, DType dtype) {
   if (s.num_layers != 1) text += ", num_layers=" + std::to_string(s.num_layers);
   if (!s.bias) text += ", bias=False";
   if (s.batch_first) text += ", batch_first=True";
-  if (s.dropout != 0) text += ", dropout=" + python_float(s.dropout);
+  if (s.dropout != 0) text += ", dropout=" + float_text(s.dropout);
   if (s.bidirectional) text += ", bidirectional=True";
   if (s.is_cell && s.relu) text += ", nonlinearity=relu";
   return text + ")";
@@ -236,6 +227,7 @@ Order order_of(const RecurrentShape& s, const Lengths& lengths, std::int64_t ste
   std::vector<std::size_t> from(lengths.size());
   std::iota(from.begin(), from.end(), std::size_t{0});
   std::ranges::stable_sort(from, [&](std::size_t a, std::size_t b) { return lengths[a] > lengths[b]; });
+  if (lengths[from.back()] == steps) return {};  // the shortest is of full length
   for (const std::size_t b : from) order.lengths.push_back(static_cast<int>(lengths[b]));
   if (!std::ranges::is_sorted(from)) order.from = std::move(from);
   return order;
@@ -310,6 +302,13 @@ void run(const RecurrentShape& s, const RecurrentParameters& parameters, const R
                           std::to_string(batch) +
                           " sequences: each must be at least 1, and their product below 2^30");
   const Order order = order_of(s, lengths, steps, batch);
+  if (batch == 1 && !order.lengths.empty()) {  // one sequence ends where it ends
+    const std::int64_t length = order.lengths.front(), width = s.directions() * s.state_size();
+    RecurrentArrays cut = arrays;
+    cut.steps = length;
+    std::fill_n(arrays.output + length * width, (steps - length) * width, 0.0f);
+    return run(s, parameters, cut, {}, rows);
+  }
   if (!order.from.empty()) {
     ReorderedArrays reordered(s, arrays, order.from);
     Lengths sorted(order.lengths.begin(), order.lengths.end());
@@ -392,6 +391,16 @@ RecurrentResult run(const RecurrentShape& s, const RecurrentParameters& paramete
   return result;
 }
 
+namespace {
+
+bool is_relu(const char* kind, Nonlinearity nonlinearity) {
+  if (nonlinearity != Nonlinearity::tanh && nonlinearity != Nonlinearity::relu)
+    throw InvalidArgument(std::string(kind) + ": nonlinearity must be tanh or relu");
+  return nonlinearity == Nonlinearity::relu;
+}
+
+}  // namespace
+
 RecurrentShape shape_of(const LstmOptions& o) {
   return {"LSTM", Cell::lstm,   false,         o.input_size, o.hidden_size,   o.bias,
           false,  o.num_layers, o.batch_first, o.dropout,    o.bidirectional, o.proj_size};
@@ -407,7 +416,7 @@ RecurrentShape shape_of(const RnnOptions& o) {
           o.input_size,
           o.hidden_size,
           o.bias,
-          o.nonlinearity == Nonlinearity::relu,
+          is_relu("RNN", o.nonlinearity),
           o.num_layers,
           o.batch_first,
           o.dropout,
@@ -421,7 +430,7 @@ RecurrentShape shape_of(const GruCellOptions& o) {
 }
 RecurrentShape shape_of(const RnnCellOptions& o) {
   return {
-      "RNNCell", Cell::rnn, true, o.input_size, o.hidden_size, o.bias, o.nonlinearity == Nonlinearity::relu};
+      "RNNCell", Cell::rnn, true, o.input_size, o.hidden_size, o.bias, is_relu("RNNCell", o.nonlinearity)};
 }
 
 }  // namespace modules

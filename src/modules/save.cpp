@@ -1,6 +1,7 @@
 // Modules to files and back.
 #include "modules/save.h"
 
+#include "formats/reading.h"
 #include "fourfold/error.h"
 #include "modules/checkpoint.h"
 #include "modules/description.h"
@@ -9,15 +10,16 @@
 namespace fourfold {
 namespace {
 
-// Adds the file's name to what goes wrong with it.
+// Adds the file's name to what goes wrong with it. Names in a hostile file may be as long as the file, and
+// hold what changes a terminal.
 template <class Body>
 auto naming(const std::filesystem::path& path, const Body& body) {
   try {
     return body();
   } catch (const InvalidArgument& error) {
-    throw InvalidArgument(path.string() + ": " + error.what());
+    throw InvalidArgument(path.string() + ": " + formats::harmless(error.what()));
   } catch (const Error& error) {
-    throw Error(path.string() + ": " + error.what());
+    throw Error(path.string() + ": " + formats::harmless(error.what()));
   }
 }
 

@@ -38,6 +38,12 @@ class Runner {
     std::visit([&](const auto& inner) { run(inner, flow); }, module.value);
   }
 
+  // Lengths that no layer took would be ignored without a word.
+  void finish() const {
+    if (!lengths_.empty() && !took_lengths_)
+      throw InvalidArgument("lengths are for sequences, and no module here takes any");
+  }
+
   void run(const Sequential& sequential, Flow& flow) {
     for (const NamedModule& child : sequential.modules) {
       try {
@@ -67,6 +73,7 @@ class Runner {
     Tensor output = modules::run(shape, parameters, flow.tensor, nullptr, nullptr,
                                  shape.is_cell ? Lengths{} : lengths_, &rows)
                         .output;
+    took_lengths_ = took_lengths_ || !shape.is_cell;
     flow = {std::move(output), rows.output, parameters.packed.kernels};
   }
 
@@ -99,6 +106,7 @@ class Runner {
   }
 
   const Lengths& lengths_;
+  bool took_lengths_ = false;
   bool parity_ = false;
 };
 
@@ -117,13 +125,17 @@ Tensor Sequential::operator()(const Tensor& input) const { return (*this)(input,
 
 Tensor Sequential::operator()(const Tensor& input, const Lengths& lengths) const {
   Flow flow{input};
-  Runner(lengths).run(*this, flow);
+  Runner runner(lengths);
+  runner.run(*this, flow);
+  runner.finish();
   return std::move(flow.tensor);
 }
 
 Tensor AnyModule::operator()(const Tensor& input, const Lengths& lengths) const {
   Flow flow{input};
-  Runner(lengths).run(*this, flow);
+  Runner runner(lengths);
+  runner.run(*this, flow);
+  runner.finish();
   return std::move(flow.tensor);
 }
 

@@ -16,14 +16,20 @@ using modules::shape_of;
 // any thread.
 struct StreamState::Memory {
   std::string kind;
+  std::int64_t input_size;
+  kernels::Format format;
   Tensor h;  // [num_layers, state_size]
   Tensor c;  // [num_layers, hidden_size] of an LSTM, else [0]
   layers::RecurrentScratch scratch;
   base::Buffer<float> h_batch, c_batch;  // [num_layers, states, size]
   std::size_t place = 0;                 // among the states of the step that runs
 
-  Memory(const std::string& of_kind, const Tensor& h_state, const Tensor& c_state)
-      : kind(of_kind), h(h_state), c(c_state) {}
+  Memory(std::string of_kind, std::int64_t inputs, kernels::Format of_weights, Tensor h_state, Tensor c_state)
+      : kind(std::move(of_kind)),
+        input_size(inputs),
+        format(of_weights),
+        h(std::move(h_state)),
+        c(std::move(c_state)) {}
 };
 
 namespace {
@@ -71,12 +77,14 @@ void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& pa
     detail::RecurrentAccess::Memory& memory = detail::RecurrentAccess::memory(*states[s]);
     const bool lstm = shape.cell == kernels::Cell::lstm;
     const bool fits =
-        memory.kind == shape.kind && memory.h.size(0) == shape.num_layers &&
+        memory.kind == shape.kind && memory.input_size == shape.input_size &&
+        memory.format == parameters.packed.format() && memory.h.size(0) == shape.num_layers &&
         memory.h.size(-1) == shape.state_size() &&
         (lstm ? memory.c.numel() == shape.num_layers * shape.hidden_size : memory.c.numel() == 0);
     if (!fits)
       throw InvalidArgument(kind + "step: state " + std::to_string(s) +
-                            " was made for another layer: " + memory.kind + ", h " +
+                            " was made for another layer, or before this one was quantized: " + memory.kind +
+                            ", input_size " + std::to_string(memory.input_size) + ", h " +
                             shape_text(memory.h.shape()) + ", c " + shape_text(memory.c.shape()));
     memory.place = s;
   }
@@ -121,7 +129,9 @@ StreamState::StreamState(const detail::Recurrent<Options>& layer) {
   const RecurrentShape shape = shape_of(layer.options());
   require_one_direction(shape);
   const bool lstm = shape.cell == kernels::Cell::lstm;
-  memory_ = std::make_unique<Memory>(shape.kind, Tensor({shape.num_layers, shape.state_size()}),
+  memory_ = std::make_unique<Memory>(shape.kind, shape.input_size,
+                                     detail::RecurrentAccess::parameters(layer).packed.format(),
+                                     Tensor({shape.num_layers, shape.state_size()}),
                                      lstm ? Tensor({shape.num_layers, shape.hidden_size}) : Tensor());
   // A first step, so that later ones find their scratch.
   const Tensor frame({shape.input_size});
@@ -133,7 +143,8 @@ StreamState::StreamState(const detail::Recurrent<Options>& layer) {
 }
 
 StreamState::StreamState(const StreamState& other)
-    : memory_(std::make_unique<Memory>(other.memory_->kind, other.memory_->h, other.memory_->c)) {
+    : memory_(std::make_unique<Memory>(other.memory_->kind, other.memory_->input_size, other.memory_->format,
+                                       other.memory_->h, other.memory_->c)) {
   memory_->scratch.reserve_as(other.memory_->scratch);
   memory_->h_batch.reserve(other.memory_->h_batch.size());
   memory_->c_batch.reserve(other.memory_->c_batch.size());

@@ -2,6 +2,7 @@
 // with the reference, with PyTorch's golden cases, and bit by bit with themselves.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>
@@ -48,8 +49,14 @@ TEST(Recurrent, RefusesOptions) {
        "LSTM: proj_size must be from 0 (none) to hidden_size - 1, 1, got 2"},
       {"negative proj_size", [] { Lstm({.input_size = 3, .hidden_size = 2, .proj_size = -1}); },
        "LSTM: proj_size must be from 0 (none) to hidden_size - 1, 1, got -1"},
+      {"nonlinearity",
+       [] { Rnn({.input_size = 3, .hidden_size = 2, .nonlinearity = static_cast<Nonlinearity>(9)}); },
+       "RNN: nonlinearity must be tanh or relu"},
+      {"nonlinearity of a cell",
+       [] { RnnCell({.input_size = 3, .hidden_size = 2, .nonlinearity = static_cast<Nonlinearity>(9)}); },
+       "RNNCell: nonlinearity must be tanh or relu"},
       {"dropout", [] { Rnn({.input_size = 3, .hidden_size = 2, .dropout = 1.5}); },
-       "RNN: dropout must be a number from 0 to 1, got 1.500000"},
+       "RNN: dropout must be a number from 0 to 1, got 1.5"},
       {"dropout that is no number",
        [] { Lstm({.input_size = 3, .hidden_size = 2, .dropout = std::nan("")}); },
        "LSTM: dropout must be a number from 0 to 1, got nan"},
@@ -163,6 +170,64 @@ TEST(Recurrent, RefusesToQuantize) {
   EXPECT_EQ(gru.dtype(), DType::qint8);
   gru.quantize(DType::float16);  // it stays what it is
   EXPECT_EQ(gru.dtype(), DType::qint8);
+}
+
+// ---- Lengths ----
+
+// A batch that is padded past its longest sequence gives what it gives without that padding, and zeros behind
+// it; one sequence alone, too.
+template <class Layer, class Options>
+std::int64_t compare_with_longer_padding(const Options& options, DType dtype) {
+  Random random;
+  Layer layer(options);
+  if (dtype != DType::float32) layer.quantize(dtype);
+  std::int64_t cases = 0;
+  for (const Lengths& lengths : {Lengths{5}, Lengths{12}, Lengths{1}, Lengths{4, 4}, Lengths{2, 9, 1}}) {
+    const std::int64_t longest = *std::ranges::max_element(lengths), batch = std::ssize(lengths);
+    const std::int64_t states = options.num_layers * (options.bidirectional ? 2 : 1);
+    const Tensor padded = random_tensor(random, {40, batch, options.input_size});
+    const Tensor h = random_tensor(random, {states, batch, options.hidden_size});
+    const auto state = [&] {
+      if constexpr (std::is_same_v<Layer, Lstm>)
+        return LstmState{h, h};
+      else
+        return h;
+    }();
+    const Tensor cut = steps_of(padded, 0, longest);
+    const auto expected = layer(cut, state, lengths), actual = layer(padded, state, lengths);
+    const Tensor head = steps_of(actual.output, 0, longest), tail = steps_of(actual.output, longest, 40);
+    EXPECT_TRUE(same_bits(expected.output, head)) << layer.repr() << ", longest " << longest;
+    EXPECT_TRUE(same_bits(expected.state, actual.state)) << layer.repr() << ", longest " << longest;
+    EXPECT_TRUE(std::ranges::all_of(values(tail), [](float value) { return value == 0; })) << layer.repr();
+    ++cases;
+  }
+  return cases;
+}
+
+TEST(Recurrent, PaddingPastTheLongestLength) {
+  std::int64_t cases = 0;
+  for (const std::string& isa : supported_isas()) {
+    set_isa(isa);
+    for (const DType dtype : {DType::float32, DType::float16, DType::qint8})
+      for (const bool both : {false, true})
+        for (const std::int64_t layers : {1, 2})
+          for (const std::int64_t hidden : {7, 40}) {
+            cases += compare_with_longer_padding<Lstm>(
+                LstmOptions{
+                    .input_size = 9, .hidden_size = hidden, .num_layers = layers, .bidirectional = both},
+                dtype);
+            cases += compare_with_longer_padding<Gru>(
+                GruOptions{
+                    .input_size = 9, .hidden_size = hidden, .num_layers = layers, .bidirectional = both},
+                dtype);
+            cases += compare_with_longer_padding<Rnn>(
+                RnnOptions{
+                    .input_size = 9, .hidden_size = hidden, .num_layers = layers, .bidirectional = both},
+                dtype);
+          }
+  }
+  set_isa("");
+  report_cases("batches padded past their longest sequence", cases);
 }
 
 // ---- Printing and parameters ----

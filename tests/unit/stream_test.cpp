@@ -199,18 +199,24 @@ TEST_F(Stream, AnotherLayersState) {
   const GruCell cell({.input_size = 3, .hidden_size = 5});
   const Gru wider({.input_size = 3, .hidden_size = 6}), deeper({3, 5, 2});
   const Lstm lstm({.input_size = 3, .hidden_size = 5});
+  const Gru of_other_frames({.input_size = 4, .hidden_size = 5});
+  Gru quantized = gru;
+  quantized.quantize(DType::qint8);
   StreamState own(gru);
   const auto refused = [&](StreamState other) {
     std::vector<float> frames(6), outputs(10);
     const std::vector<StreamState*> states = {&own, &other};
     return message_of<InvalidArgument>([&] { gru.step(states, frames, outputs); });
   };
-  const std::string start = "GRU: step: state 1 was made for another layer: ";
-  EXPECT_EQ(refused(StreamState(rnn)), start + "RNN, h [1, 5], c [0]");
-  EXPECT_EQ(refused(StreamState(cell)), start + "GRUCell, h [1, 5], c [0]");
-  EXPECT_EQ(refused(StreamState(wider)), start + "GRU, h [1, 6], c [0]");
-  EXPECT_EQ(refused(StreamState(deeper)), start + "GRU, h [2, 5], c [0]");
-  EXPECT_EQ(refused(StreamState(lstm)), start + "LSTM, h [1, 5], c [1, 5]");
+  const std::string start =
+      "GRU: step: state 1 was made for another layer, or before this one was quantized: ";
+  EXPECT_EQ(refused(StreamState(rnn)), start + "RNN, input_size 3, h [1, 5], c [0]");
+  EXPECT_EQ(refused(StreamState(cell)), start + "GRUCell, input_size 3, h [1, 5], c [0]");
+  EXPECT_EQ(refused(StreamState(wider)), start + "GRU, input_size 3, h [1, 6], c [0]");
+  EXPECT_EQ(refused(StreamState(deeper)), start + "GRU, input_size 3, h [2, 5], c [0]");
+  EXPECT_EQ(refused(StreamState(lstm)), start + "LSTM, input_size 3, h [1, 5], c [1, 5]");
+  EXPECT_EQ(refused(StreamState(of_other_frames)), start + "GRU, input_size 4, h [1, 5], c [0]");
+  EXPECT_EQ(refused(StreamState(quantized)), start + "GRU, input_size 3, h [1, 5], c [0]");
   EXPECT_TRUE(is_zero(own.state_dict()));
 
   // A layer with the same options shares the form of its states.

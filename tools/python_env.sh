@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Makes sure that a Python environment has what a target needs, installing what is missing where it is .venv.
+#   tools/python_env.sh PYTHON build|test
+# Another environment is left as it is: what it lacks is said.
+set -euo pipefail
+
+python=$1
+case $2 in
+  build) packages=(nanobind scikit-build-core) ;;
+  test) packages=(nanobind scikit-build-core numpy torch==2.13.0 safetensors pytest mypy ruff) ;;
+  *)
+    echo "usage: tools/python_env.sh PYTHON build|test" >&2
+    exit 2
+    ;;
+esac
+
+if [ "$python" = .venv/bin/python ] && [ ! -x "$python" ]; then
+  python3 -m venv .venv || {
+    echo "No virtual environment could be made: apt-get install python3-venv, or give PYTHON=..." >&2
+    exit 1
+  }
+fi
+
+# The packages, of those given, that are not there, or in another version than the one given; one a line.
+lacking() {
+  "$python" - "${packages[@]}" <<'CODE'
+import importlib.metadata
+import sys
+
+for package in sys.argv[1:]:
+    name, _, wanted = package.partition("==")
+    try:
+        found = importlib.metadata.version(name).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    if found is None or (wanted and found != wanted):
+        print(package)
+CODE
+}
+
+mapfile -t missing < <(lacking)
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$python" != .venv/bin/python ]; then
+  echo "$python lacks: ${missing[*]}" >&2
+  exit 1
+fi
+echo "Installing into .venv: ${missing[*]}"
+if ! "$python" -m pip install -q "${missing[@]}"; then
+  echo "Could not install: ${missing[*]}" >&2
+  exit 1
+fi
