@@ -14,62 +14,86 @@ namespace {
 using namespace fourfold::kernels;
 using fourfold::base::Buffer;
 
-constexpr int gates = 4;
+std::size_t to_size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
-// Weights [4 * size, size], rows of activations, and room for what the kernels write.
+// Weights [gates * size, size] in one format, rows of activations, and room for what the kernels write.
 struct Arrays {
-  Arrays(int size, int rows)
-      : qint8(static_cast<std::size_t>(gates * size * size)),
-        float32(qint8.size()),
-        x(static_cast<std::size_t>(rows * size)),
-        q(static_cast<std::size_t>(rows * (size + 64))),
-        quantization(static_cast<std::size_t>(rows)),
-        pre(static_cast<std::size_t>(rows * gates * (size + 16))),
+  Arrays(Format format, int gates, int size, int rows)
+      : x(to_size(std::int64_t{rows} * size)),
+        q(to_size(std::int64_t{rows} * (size + 64))),
+        quantization(to_size(rows)),
+        pre(to_size(std::int64_t{rows} * 4 * (size + 64))),
         y(pre.size()),
-        c(pre.size()) {
-    for (std::size_t i = 0; i < qint8.size(); ++i) {
-      qint8[i] = static_cast<std::int8_t>(static_cast<int>(i * 7 % 255) - 127);
-      float32[i] = 0.001f * static_cast<float>(qint8[i]);
-    }
+        state(pre.size()) {
+    const std::size_t count = to_size(std::int64_t{gates} * size * size);
     for (std::size_t i = 0; i < x.size(); ++i)
       x[i] = 0.01f * static_cast<float>(static_cast<int>(i * 5 % 201) - 100);
-    const std::vector<float> scale(static_cast<std::size_t>(gates * size), 0.001f);
-    packed_qint8 = pack_qint8(qint8.data(), scale.data(), gates * size, size, gates);
-    packed_float32 = pack_float32(float32.data(), gates * size, size, gates);
+    if (format == Format::qint8) {
+      std::vector<std::int8_t> values(count);
+      for (std::size_t i = 0; i < count; ++i)
+        values[i] = static_cast<std::int8_t>(static_cast<int>(i * 7 % 255) - 127);
+      weights = pack_qint8(values.data(), std::vector<float>(to_size(gates * size), 0.001f).data(),
+                           gates * size, size, gates);
+    } else if (format == Format::float16) {
+      weights = pack_float16(std::vector<std::uint16_t>(count, 0x2e66).data(), gates * size, size, gates);
+    } else {
+      weights = pack_float32(std::vector<float>(count, 0.1f).data(), gates * size, size, gates);
+    }
   }
-  std::vector<std::int8_t> qint8;
-  std::vector<float> float32;
   Buffer<float> x;
   Buffer<std::uint8_t> q;
   Buffer<RowQuantization> quantization;
-  Buffer<float> pre, y, c;
-  PackedMatrix packed_qint8, packed_float32;
+  Buffer<float> pre, y, state;
+  PackedMatrix weights;
 };
 
 void quantize(benchmark::State& state, const KernelTable* table, int size, int rows) {
-  Arrays a(size, rows);
+  Arrays a(Format::float32, 1, size, rows);
   for (auto _ : state)
     table->quantize_rows({a.x.data(), size, a.q.data(), size + 64, a.quantization.data(), rows, size});
   state.SetItemsProcessed(state.iterations() * rows * size);
 }
 
-void multiply(benchmark::State& state, const KernelTable* table, int size, int rows, bool quantized,
-              bool step) {
-  Arrays a(size, rows);
+// A product, or, with a cell, a step.
+void multiply(benchmark::State& state, const KernelTable* table, Format format, const Cell* cell, int size,
+              int rows) {
+  const int gates = cell != nullptr ? gates_of(*cell) : 4;
+  Arrays a(format, gates, size, rows);
   table->quantize_rows({a.x.data(), size, a.q.data(), size + 64, a.quantization.data(), rows, size});
-  const PackedMatrix& weights = quantized ? a.packed_qint8 : a.packed_float32;
-  const Rows activations = quantized ? Rows{a.q.data(), a.quantization.data(), nullptr, size + 64, rows}
-                                     : Rows{nullptr, nullptr, a.x.data(), size, rows};
-  const int columns = weights.blocks * block_rows;
-  const ProjectArgs project{weights.view(), activations, a.pre.data(),    a.y.data(), columns,
-                            columns,        0,           weights.panels()};
-  const LstmStepArgs lstm{weights.view(), activations, a.pre.data(), columns, a.c.data(),      columns,
-                          a.y.data(),     columns,     size,         0,       weights.panels()};
-  const auto run_project = quantized ? table->project_qint8 : table->project_float32;
-  const auto run_step = quantized ? table->lstm_step_qint8 : table->lstm_step_float32;
-  for (auto _ : state) step ? run_step(lstm) : run_project(project);
+  const Rows activations = format == Format::qint8
+                               ? Rows{a.q.data(), a.quantization.data(), nullptr, size + 64, rows}
+                               : Rows{nullptr, nullptr, a.x.data(), size, rows};
+  const int columns = a.weights.blocks * block_rows;
+  const ProjectArgs project{a.weights.view(), activations, a.pre.data(),      a.y.data(), columns,
+                            columns,          0,           a.weights.panels()};
+  const StepArgs step{.weights = a.weights.view(),
+                      .rows = activations,
+                      .pre = a.pre.data(),
+                      .pre_stride = columns,
+                      .hidden_bias = a.pre.data(),
+                      .state = a.state.data(),
+                      .state_stride = columns,
+                      .h = a.y.data(),
+                      .h_stride = columns,
+                      .hidden_size = size,
+                      .panel_begin = 0,
+                      .panel_end = a.weights.panels()};
+  for (auto _ : state) cell != nullptr ? table->step(*cell, format)(step) : table->project(format)(project);
   state.SetItemsProcessed(state.iterations() * std::int64_t{rows} * gates * size * size);
 }
+
+constexpr Cell lstm = Cell::lstm, gru = Cell::gru, rnn = Cell::rnn;
+struct Work {
+  const char* name;
+  const Cell* cell;
+};
+constexpr Work works[] = {{"project", nullptr}, {"lstm_step", &lstm}, {"gru_step", &gru}, {"rnn_step", &rnn}};
+struct NamedFormat {
+  const char* name;
+  Format format;
+};
+constexpr NamedFormat formats[] = {
+    {"qint8", Format::qint8}, {"float16", Format::float16}, {"float32", Format::float32}};
 
 }  // namespace
 
@@ -82,13 +106,10 @@ int main(int argc, char** argv) {
         const std::string sizes =
             "/" + isa + "/size:" + std::to_string(size) + "/rows:" + std::to_string(rows);
         benchmark::RegisterBenchmark(("quantize_rows" + sizes).c_str(), quantize, table, size, rows);
-        for (const bool quantized : {true, false}) {
-          const std::string format = quantized ? "_qint8" : "_float32";
-          benchmark::RegisterBenchmark(("project" + format + sizes).c_str(), multiply, table, size, rows,
-                                       quantized, false);
-          benchmark::RegisterBenchmark(("lstm_step" + format + sizes).c_str(), multiply, table, size, rows,
-                                       quantized, true);
-        }
+        for (const Work& work : works)
+          for (const NamedFormat& format : formats)
+            benchmark::RegisterBenchmark((std::string(work.name) + "_" + format.name + sizes).c_str(),
+                                         multiply, table, format.format, work.cell, size, rows);
       }
     }
   }

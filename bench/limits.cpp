@@ -38,7 +38,8 @@ double shortest(const Run& run) {
 
 FOURFOLD_VNNI void multiply_in_registers(int rounds) {
   __m512i sums[16];
-  for (auto& sum : sums) sum = _mm512_setzero_si512();
+#pragma GCC unroll 16  // so that they are registers
+  for (int s = 0; s < 16; ++s) sums[s] = _mm512_setzero_si512();
   const __m512i a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(2);
   for (int i = 0; i < rounds; ++i)
 #pragma GCC unroll 16
@@ -47,7 +48,8 @@ FOURFOLD_VNNI void multiply_in_registers(int rounds) {
 
 FOURFOLD_VNNI void multiply_streamed(const std::int8_t* data, std::size_t bytes, std::size_t times) {
   __m512i sums[8];
-  for (auto& sum : sums) sum = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int s = 0; s < 8; ++s) sums[s] = _mm512_setzero_si512();
   const __m512i a = _mm512_set1_epi8(1);
   for (std::size_t t = 0; t < times; ++t)
     for (std::size_t i = 0; i < bytes; i += 512)

@@ -76,7 +76,7 @@ int run(const Options& o) {
               {{"file", fmt::format("{} bytes", bytes[0]), fmt::format("{} bytes", bytes[1]),
                 fmt::format("{:.2f} times smaller", smaller)},
                {threads, fmt::format("{:.2f} µs", latency.first), fmt::format("{:.2f} µs", latency.second),
-                fmt::format("{:.2f} times faster", faster)}},
+                as_speedup(faster)}},
               {1, 2});
   fmt::print("\n");
   std::vector<std::vector<std::string>> rows;

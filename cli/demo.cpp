@@ -144,8 +144,8 @@ int run(const Options& o) {
   const Latencies latency =
       measure_in_turn([&] { float_lstm.lstm(inputs, hidden); }, [&] { quantized_lstm.lstm(inputs, hidden); });
   say("4. Latency (median of one call)\nFloating point FP32: {:.2f} µs\nQuantized INT8:      {:.2f} µs\n"
-      "{:.2f} times faster\n",
-      latency.first, latency.second, latency.first / latency.second);
+      "{}\n",
+      latency.first, latency.second, as_speedup(latency.first / latency.second));
   const Latencies step = measure_steps(float_lstm.lstm, quantized_lstm.lstm, inputs);
   say("One frame at a time: FP32 {:.3f} µs, INT8 {:.3f} µs a step\n\n", step.first, step.second);
 

@@ -1,11 +1,18 @@
 #include "measure.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <vector>
 
 namespace cli {
+
+std::string as_speedup(double times_faster) {
+  return times_faster >= 1 ? fmt::format("{:.2f} times faster", times_faster)
+                           : fmt::format("{:.2f} times slower", 1 / times_faster);
+}
 
 Latencies measure_in_turn(const std::function<void()>& first, const std::function<void()>& second) {
   using Clock = std::chrono::steady_clock;

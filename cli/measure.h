@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "fourfold/tensor.h"
 #include "output.h"
@@ -11,6 +12,9 @@ namespace cli {
 struct Latencies {
   double first, second;  // microseconds, medians
 };
+
+// "2.92 times faster", or "1.25 times slower" for 0.8.
+std::string as_speedup(double times_faster);
 
 // Both in turn for about two seconds, so that what else the machine does falls on both alike.
 Latencies measure_in_turn(const std::function<void()>& first, const std::function<void()>& second);

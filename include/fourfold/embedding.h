@@ -36,6 +36,9 @@ class Embedding {
   // and [embedding_dim] after it. Throws InvalidArgument for another dtype, or an index out of range.
   Tensor operator()(const Tensor& indices) const;
 
+  Embedding(const Embedding&) = default;
+  Embedding& operator=(const Embedding&) = default;
+
   const EmbeddingOptions& options() const { return options_; }  // padding_idx counted from the start
   DType dtype() const;                                          // of the weights: float32, float16 or qint8
 
@@ -85,6 +88,9 @@ class EmbeddingBag {
   Tensor operator()(const Tensor& indices, const Tensor* offsets = nullptr,
                     const Tensor* per_sample_weights = nullptr) const;
   Tensor operator()(const Tensor& indices, const Tensor& offsets) const { return (*this)(indices, &offsets); }
+
+  EmbeddingBag(const EmbeddingBag&) = default;
+  EmbeddingBag& operator=(const EmbeddingBag&) = default;
 
   const EmbeddingBagOptions& options() const { return options_; }  // padding_idx counted from the start
 

@@ -36,6 +36,10 @@ class Linear {
   // result.
   Tensor operator()(const Tensor& input) const;
 
+  // Moving one is copying it, as of all layers.
+  Linear(const Linear&) = default;
+  Linear& operator=(const Linear&) = default;
+
   const LinearOptions& options() const { return options_; }
   DType dtype() const;  // of the weights: float32, float16 or qint8
 

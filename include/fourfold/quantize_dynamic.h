@@ -66,8 +66,8 @@ QuantizeReport quantize_dynamic_(const ModuleTree& tree, const QuantizeOptions& 
 //
 //   auto quantized = fourfold::quantize_dynamic(model, {fourfold::Kind::lstm, "decoder"});
 template <Module M>
-M quantize_dynamic(const M& model, const std::vector<Target>& targets = {}, DType dtype = DType::qint8,
-                   const std::vector<std::string>& leave = {}) {
+[[nodiscard]] M quantize_dynamic(const M& model, const std::vector<Target>& targets = {},
+                                 DType dtype = DType::qint8, const std::vector<std::string>& leave = {}) {
   M copy = model;
   quantize_dynamic_(module_tree(copy), {targets, dtype, leave});
   return copy;

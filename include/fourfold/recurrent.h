@@ -41,6 +41,10 @@ class Recurrent {
   // Weights from tensors, as load_state_dict takes them.
   Recurrent(Options options, const StateDict& state);
 
+  // Copies share the weights, so that moving one is copying it: what was moved from stays as it was.
+  Recurrent(const Recurrent&) = default;
+  Recurrent& operator=(const Recurrent&) = default;
+
   const Options& options() const { return options_; }
   DType dtype() const;  // of the weights: float32, float16 or qint8
 
@@ -88,7 +92,8 @@ class StreamState {
   explicit StreamState(const detail::Recurrent<Options>& layer);
   StreamState(const StreamState& other);
   StreamState& operator=(const StreamState& other);
-  StreamState(StreamState&&) noexcept;
+  StreamState(
+      StreamState&&) noexcept;  // what was moved from may be assigned to; using it is an InvalidArgument
   StreamState& operator=(StreamState&&) noexcept;
   ~StreamState();
 

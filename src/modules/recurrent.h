@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "fourfold/error.h"
 #include "fourfold/gru.h"
 #include "fourfold/lstm.h"
 #include "fourfold/rnn.h"
@@ -25,7 +26,10 @@ struct RecurrentAccess {
   static const RecurrentParameters& parameters(const Recurrent<Options>& layer) {
     return *layer.parameters_;
   }
-  static Memory& memory(StreamState& state) { return *state.memory_; }
+  static Memory& memory(const StreamState& state) {
+    if (state.memory_ == nullptr) throw InvalidArgument("StreamState: this one was moved from");
+    return *state.memory_;
+  }
 };
 
 }  // namespace detail

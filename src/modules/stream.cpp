@@ -142,12 +142,12 @@ StreamState::StreamState(const detail::Recurrent<Options>& layer) {
   reset();
 }
 
-StreamState::StreamState(const StreamState& other)
-    : memory_(std::make_unique<Memory>(other.memory_->kind, other.memory_->input_size, other.memory_->format,
-                                       other.memory_->h, other.memory_->c)) {
-  memory_->scratch.reserve_as(other.memory_->scratch);
-  memory_->h_batch.reserve(other.memory_->h_batch.size());
-  memory_->c_batch.reserve(other.memory_->c_batch.size());
+StreamState::StreamState(const StreamState& other) {
+  const Memory& from = detail::RecurrentAccess::memory(other);
+  memory_ = std::make_unique<Memory>(from.kind, from.input_size, from.format, from.h, from.c);
+  memory_->scratch.reserve_as(from.scratch);
+  memory_->h_batch.reserve(from.h_batch.size());
+  memory_->c_batch.reserve(from.c_batch.size());
 }
 StreamState& StreamState::operator=(const StreamState& other) { return *this = StreamState(other); }
 StreamState::StreamState(StreamState&&) noexcept = default;
@@ -155,23 +155,26 @@ StreamState& StreamState::operator=(StreamState&&) noexcept = default;
 StreamState::~StreamState() = default;
 
 void StreamState::reset() {
-  std::ranges::fill(values(memory_->h), 0.0f);
-  std::ranges::fill(values(memory_->c), 0.0f);
+  Memory& memory = detail::RecurrentAccess::memory(*this);
+  std::ranges::fill(values(memory.h), 0.0f);
+  std::ranges::fill(values(memory.c), 0.0f);
 }
 
 StateDict StreamState::state_dict() const {
-  StateDict state{{"h", memory_->h}};
-  if (memory_->c.numel() > 0) state.push_back({"c", memory_->c});
+  const Memory& memory = detail::RecurrentAccess::memory(*this);
+  StateDict state{{"h", memory.h}};
+  if (memory.c.numel() > 0) state.push_back({"c", memory.c});
   return state;
 }
 
 void StreamState::load_state_dict(const StateDict& state) {
+  Memory& memory = detail::RecurrentAccess::memory(*this);
   modules::ParameterReader reader(state);
-  Tensor h = reader.take("h", memory_->h.shape());
-  Tensor c = memory_->c.numel() > 0 ? reader.take("c", memory_->c.shape()) : Tensor();
+  Tensor h = reader.take("h", memory.h.shape());
+  Tensor c = memory.c.numel() > 0 ? reader.take("c", memory.c.shape()) : Tensor();
   reader.finish();
-  memory_->h = std::move(h);
-  memory_->c = std::move(c);
+  memory.h = std::move(h);
+  memory.c = std::move(c);
 }
 
 std::vector<std::byte> StreamState::serialize() const {

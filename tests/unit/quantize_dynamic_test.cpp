@@ -162,7 +162,7 @@ TEST(QuantizeDynamic, SuggestsAName) {
   EXPECT_EQ(refused({"enc"}),
             "quantize_dynamic: the model has no module named 'enc'; did you mean 'encoder'?");
   EXPECT_EQ(message_of<InvalidArgument>([] {
-              quantize_dynamic(Linear({3, 2}), {"decoder"});
+              (void)quantize_dynamic(Linear({3, 2}), {"decoder"});
             }),
             "quantize_dynamic: the model has no module named 'decoder'");
 }
@@ -176,13 +176,13 @@ TEST(QuantizeDynamic, TargetsThatMatchNothing) {
   const std::string message = "quantize_dynamic: no layer of the model matches what is to be quantized:\n";
   EXPECT_EQ(refused({Kind::gru}), message + describe(Tagger()));
   EXPECT_EQ(message_of<InvalidArgument>([] {
-              quantize_dynamic(Linear({3, 2}), {Kind::lstm});
+              (void)quantize_dynamic(Linear({3, 2}), {Kind::lstm});
             }),
             message + "Linear(in_features=3, out_features=2, bias=True)");
-  EXPECT_EQ(message_of<InvalidArgument>([] { quantize_dynamic(Nothing(), {Kind::lstm}); }),
+  EXPECT_EQ(message_of<InvalidArgument>([] { (void)quantize_dynamic(Nothing(), {Kind::lstm}); }),
             message + "Nothing()");
   EXPECT_EQ(message_of<InvalidArgument>([] {
-              quantize_dynamic(Embedding({3, 2}));
+              (void)quantize_dynamic(Embedding({3, 2}));
             }),
             message + "Embedding(3, 2)");
 }

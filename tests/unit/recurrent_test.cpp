@@ -172,6 +172,16 @@ TEST(Recurrent, RefusesToQuantize) {
   EXPECT_EQ(gru.dtype(), DType::qint8);
 }
 
+TEST(Recurrent, WhatWasMovedFromStaysAsItWas) {
+  Gru gru({.input_size = 3, .hidden_size = 2});
+  Linear linear({.in_features = 3, .out_features = 2});
+  const StateDict before = gru.state_dict();
+  const Gru taken = std::move(gru);
+  const Linear taken_linear = std::move(linear);
+  EXPECT_TRUE(same_tensors(before, gru.state_dict()));                        // NOLINT: the point of it
+  EXPECT_TRUE(same_tensors(taken_linear.state_dict(), linear.state_dict()));  // NOLINT
+}
+
 // ---- Lengths ----
 
 // A batch that is padded past its longest sequence gives what it gives without that padding, and zeros behind

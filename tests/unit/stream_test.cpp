@@ -225,6 +225,18 @@ TEST_F(Stream, AnotherLayersState) {
   twin.step(own, frame, output);
 }
 
+TEST_F(Stream, AStateThatWasMovedFrom) {
+  const Rnn rnn({.input_size = 2, .hidden_size = 3});
+  StreamState state(rnn), taken = std::move(state);
+  std::vector<float> frame(2, 1), output(3);
+  const std::string message = "StreamState: this one was moved from";
+  EXPECT_EQ(message_of<InvalidArgument>([&] { rnn.step(state, frame, output); }), message);
+  EXPECT_EQ(message_of<InvalidArgument>([&] { StreamState copy(state); }), message);
+  EXPECT_EQ(message_of<InvalidArgument>([&] { state.reset(); }), message);
+  state = taken;
+  rnn.step(state, frame, output);
+}
+
 TEST_F(Stream, AStateGivenTwice) {
   const Rnn rnn({.input_size = 2, .hidden_size = 2});
   StreamState a(rnn), b(rnn);
