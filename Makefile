@@ -10,7 +10,7 @@ SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 .NOTPARALLEL:
 
 .PHONY: help demo test release-test sanitize thread-sanitize checks bench fuzz lint format clean
-.PHONY: wheel python-test
+.PHONY: wheel python-test bench-kernels
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
@@ -58,7 +58,17 @@ python-test: ## The wheel's tests, in an environment with PyTorch 2.13 and in on
 	@if tools/python_env.sh $(PYTHON) test; then tools/python_test.sh $(PYTHON); \
 	else echo "python-test: SKIPPED, for the reason above"; fi
 
-bench: ## Kernel benchmarks over all instruction sets that the machine has
+bench: wheel ## fourfold beside its peers, on one thread and two, with the machine's limits; figures and a picture in build-bench
+	@tools/setup.sh bench
+	@tools/python_env.sh $(PYTHON) bench
+	cmake --preset bench
+	cmake --build --preset bench
+	rm -rf build-python/bench-site
+	$(PYTHON) -m pip install -q --no-deps --target build-python/bench-site dist/fourfold-*.whl
+	PYTHONPATH=build-python/bench-site $(PYTHON) bench/compare.py --limits build-bench/bench/limits \
+	  --json build-bench/bench.json --picture build-bench/bench.svg
+
+bench-kernels: ## Every kernel of every instruction set that the machine has
 	@tools/setup.sh bench
 	cmake --preset bench
 	cmake --build --preset bench

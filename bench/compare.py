@@ -140,7 +140,11 @@ def draw(results: list[dict], path: Path) -> None:
 
 def machine() -> dict:
     model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         "unknown",
     )
     packages = ("torch", "onnxruntime", "openvino", "ncnn")
@@ -148,10 +152,14 @@ def machine() -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--seconds", type=float, default=1.5, help="for each row and number of threads (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.5, help="for each row and number of threads (default: %(default)s)"
+    )
     parser.add_argument("--limits", type=Path, help="the program that measures the machine's limits")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--picture", type=Path, help="draw the ratios here")
@@ -161,7 +169,9 @@ def main() -> int:
         parser.error(f"no row's name contains '{arguments.only}'")
     limits = None
     if arguments.limits:
-        limits = json.loads(subprocess.run([arguments.limits], check=True, capture_output=True, text=True).stdout)
+        limits = json.loads(
+            subprocess.run([arguments.limits], check=True, capture_output=True, text=True).stdout
+        )
     results = []
     print(json.dumps(machine() | {"limits": limits}), flush=True)
     for threads in arguments.threads:
@@ -185,7 +195,9 @@ def main() -> int:
             f"{mean['rows_behind_the_best_peer'] or 'none'}"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "limits": limits, "rows": results, "means": means}, indent=1))
+        arguments.json.write_text(
+            json.dumps({"machine": machine(), "limits": limits, "rows": results, "means": means}, indent=1)
+        )
     if arguments.picture:
         draw(results, arguments.picture)
     return 0

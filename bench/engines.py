@@ -177,7 +177,9 @@ def openvino(module, row, x, threads):
     if row.kind == "Linear":
         return None
     model = ov.Core().read_model(_onnx_model(module, row).SerializeToString())
-    compiled = ov.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
+    compiled = ov.compile_model(
+        model, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    )
     request, array = compiled.create_infer_request(), x.numpy()
 
     def run():

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Makes sure that a Python environment has what a target needs, installing what is missing where it is .venv.
-#   tools/python_env.sh PYTHON build|test
+#   tools/python_env.sh PYTHON build|test|bench
 # Another environment is left as it is: what it lacks is said.
 set -euo pipefail
 
 python=$1
 case $2 in
   build) packages=(nanobind scikit-build-core) ;;
+  bench) packages=(nanobind scikit-build-core numpy torch==2.13.0 onnx onnxruntime openvino ncnn matplotlib) ;;
   test) packages=(nanobind scikit-build-core numpy torch==2.13.0 safetensors pytest mypy ruff) ;;
   *)
-    echo "usage: tools/python_env.sh PYTHON build|test" >&2
+    echo "usage: tools/python_env.sh PYTHON build|test|bench" >&2
     exit 2
     ;;
 esac
