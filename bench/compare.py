@@ -15,10 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+import engines
 import numpy as np
 import torch
-
-import engines
 from rows import ROWS, Row
 
 

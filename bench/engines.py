@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from rows import Row
 
 Run = Callable[[], object]  # runs once, and returns the output

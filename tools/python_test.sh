@@ -4,8 +4,8 @@
 set -euo pipefail
 
 python=$1
-"$python" -m ruff check -q python examples
-"$python" -m ruff format -q --check python examples
+"$python" -m ruff check -q python examples bench tests/golden
+"$python" -m ruff format -q --check python examples bench tests/golden
 "$python" -m mypy
 
 make --no-print-directory wheel PYTHON="$python"
