@@ -50,11 +50,6 @@ void require_unsaid(const Options& o) {
                   o.input));
 }
 
-bool fits_any(const std::string& name, const std::vector<std::string>& patterns) {
-  return std::ranges::any_of(
-      patterns, [&](const std::string& pattern) { return fourfold::modules::fits_pattern(name, pattern); });
-}
-
 // The modules that the patterns fit, and those below them. The model itself, whose name is empty, can be
 // meant by a star alone.
 std::vector<std::string> names_of(const fourfold::AnyModule& model, const std::vector<std::string>& patterns,
@@ -62,13 +57,14 @@ std::vector<std::string> names_of(const fourfold::AnyModule& model, const std::v
   std::vector<std::string> known = module_names(model), names;
   for (const std::string& pattern : patterns) {
     const bool whole = fourfold::modules::fits_pattern("", pattern);
-    if (!whole && std::ranges::none_of(known, [&](const auto& name) { return fits_any(name, {pattern}); }))
+    if (!whole && std::ranges::none_of(
+                      known, [&](const auto& name) { return fourfold::modules::fits_any(name, {pattern}); }))
       throw InvalidArgument(fmt::format("{} '{}' fits no module of the model{}", option, pattern,
                                         fourfold::modules::suggestion(pattern, known)));
   }
-  if (fits_any("", patterns)) names.push_back("");
+  if (fourfold::modules::fits_any("", patterns)) names.push_back("");
   for (const std::string& name : known)
-    if (fits_any(name, patterns)) names.push_back(name);
+    if (fourfold::modules::fits_any(name, patterns)) names.push_back(name);
   return names;
 }
 

@@ -1,10 +1,10 @@
 // The definition of every result, in plain C++: docs/numerics.md in code. Built for the baseline of the
 // architecture, with -ffp-contract=off: an operation is rounded where it is written and nowhere else.
-#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "base/half.h"
+#include "kernels/exponential.h"
 #include "kernels/gates.h"
 #include "kernels/kernels.h"
 
@@ -110,20 +110,6 @@ void project(const ProjectArgs& a) {
       }
     }
   }
-}
-
-// e^-x, or e^-2x, as s + s*p: gates.h.
-struct Power {
-  float s, p;
-};
-Power exponential(float x, const Exponential& e) {
-  const float clamped = clamp(x, -e.limit, e.limit);
-  const float rounded = std::fma(clamped, e.log2e, exp_round);
-  const float u = std::fma(rounded - exp_round, e.ln2, clamped);
-  const auto bits = std::bit_cast<std::uint32_t>(rounded);
-  const float s = std::bit_cast<float>(static_cast<std::uint32_t>(exp2_table[bits % 8]) + (bits << 20));
-  const float p = std::fma(std::fma(std::fma(e.c4, u, e.c3), u, e.c2), u, e.c1) * u;
-  return {s, p};
 }
 
 float exp_minus_twice(float x) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <limits>
 
+#include "kernels/exponential.h"
 #include "kernels/gates.h"
 
 namespace fourfold::layers {
@@ -12,31 +13,16 @@ namespace {
 
 // ---- Tanh and sigmoid: gates.h says how ----
 
-// e^-x, or e^-2x, as s + s*p.
-struct Power {
-  float s, p;
-};
-Power exponential(float x, const kernels::Exponential& e) {
-  const float clamped = x < -e.limit ? -e.limit : x > e.limit ? e.limit : x;  // NaN stays NaN
-  const float rounded = std::fma(clamped, e.log2e, kernels::exp_round);
-  const float u = std::fma(rounded - kernels::exp_round, e.ln2, clamped);
-  const auto bits = std::bit_cast<std::uint32_t>(rounded);
-  const float s =
-      std::bit_cast<float>(static_cast<std::uint32_t>(kernels::exp2_table[bits % 8]) + (bits << 20));
-  const float p = std::fma(std::fma(std::fma(e.c4, u, e.c3), u, e.c2), u, e.c1) * u;
-  return {s, p};
-}
-
 // (1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x. 1 - s is exact or far from 0, so that small results are
 // right relative to their size.
 float tanh_of(float x) {
-  const Power e = exponential(std::fabs(x), kernels::exp_minus_2x);
+  const kernels::Power e = kernels::exponential(std::fabs(x), kernels::exp_minus_2x);
   return std::copysign(std::fma(-e.s, e.p, 1.0f - e.s) / std::fma(e.s, e.p, 1.0f + e.s), x);
 }
 
 // 1 / (1 + e^-x); what 1 + s loses goes into the small term.
 float sigmoid_of(float x) {
-  const Power e = exponential(x, kernels::exp_minus_x);
+  const kernels::Power e = kernels::exponential(x, kernels::exp_minus_x);
   const float large = 1.0f + e.s;
   const float lost = e.s - (large - 1.0f);
   return 1.0f / (large + std::fma(e.s, e.p, lost));

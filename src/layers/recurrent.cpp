@@ -356,9 +356,9 @@ struct Forward {
       const bool last = layer == num_layers - 1;
       // The int8 rows of h that the layer below made for its own recurrence are this layer's input; a
       // bidirectional layer's concatenated row is a new vector with a scale of its own.
-      const bool input_is_state = quantized && layer > 0 && directions == 1;
+      const bool input_is_state = layer > 0 && hands_on_state();
       // Nobody reads an inner layer's float output then, so each step overwrites the one before.
-      const bool keep_output = last || !next_layer_reads_state();
+      const bool keep_output = last || !hands_on_state();
 
       const std::ptrdiff_t width = std::ptrdiff_t{directions} * state_size;
       Layout to = {call.output_time, call.output_row, call.steps, call.batch};
@@ -415,13 +415,14 @@ struct Forward {
       x = output;
       inputs = static_cast<int>(width);
       from = to;
-      if (last && last_rows != nullptr && quantized && directions == 1)
+      if (last && last_rows != nullptr && hands_on_state())
         *last_rows = quantized_rows(scratch.state[layer % 2], true);
     }
     clear_past_lengths();
   }
 
-  bool next_layer_reads_state() const { return quantized && weights.directions == 1; }
+  // Whether the int8 rows of a layer's state are what the next one multiplies.
+  bool hands_on_state() const { return quantized && weights.directions == 1; }
 
   // All rows in time order; those of a state come after the slot of h0.
   Rows quantized_rows(const QuantizedRows& q, bool of_state) const {

@@ -67,11 +67,6 @@ constexpr std::int64_t most_layers = 1024;  // more are refused by the layers, w
 
 bool is_matrix(const Tensor* tensor) { return tensor != nullptr && tensor->dim() == 2; }
 
-bool fits_any(const std::string& name, const std::vector<std::string>& patterns) {
-  return std::ranges::any_of(patterns,
-                             [&](const std::string& pattern) { return fits_pattern(name, pattern); });
-}
-
 // LSTM, GRU or RNN, by how many rows the recurrent weight has for each hidden unit.
 std::optional<AnyModule> recurrent(const StateDict& t, const CheckpointOptions& options) {
   const Tensor *ih = find_tensor(t, "weight_ih_l0"), *hh = find_tensor(t, "weight_hh_l0");

@@ -83,9 +83,7 @@ StateDict state_of(const Table& table) {
 }
 
 Table quantized(const std::string& kind, const Table& table, DType dtype) {
-  if (dtype != DType::qint8 && dtype != DType::float16)
-    throw InvalidArgument(kind + ": cannot be quantized to " + std::string(dtype_name(dtype)) +
-                          "; qint8 and float16 are supported");
+  modules::require_quantizable(dtype, kind);
   const Tensor& weight = table->rows.weight;
   if (weight.dtype() != DType::float32) return table;
   const base::FloatEnvironment environment;

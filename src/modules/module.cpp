@@ -105,6 +105,11 @@ bool fits_pattern(std::string_view name, std::string_view pattern) {
   return p == pattern.size();
 }
 
+bool fits_any(std::string_view name, const std::vector<std::string>& patterns) {
+  return std::ranges::any_of(patterns,
+                             [&](const std::string& pattern) { return fits_pattern(name, pattern); });
+}
+
 namespace {
 
 // Levenshtein's.

@@ -62,6 +62,7 @@ void update_layers(const ModuleTree& tree, const Change& change, const Check& ch
 
 // Whether `name` fits a pattern with * for any characters and ? for one.
 bool fits_pattern(std::string_view name, std::string_view pattern);
+bool fits_any(std::string_view name, const std::vector<std::string>& patterns);
 
 // The known name that is fewest edits away, as "; did you mean 'lstm'?", or nothing.
 std::string suggestion(const std::string& wanted, const std::vector<std::string>& known);
