@@ -12,7 +12,6 @@ import math
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import engines
@@ -20,30 +19,7 @@ import numpy as np
 import torch
 from rows import ROWS, Row
 
-
-def time_in_turns(runs: dict, seconds: float) -> dict[str, float]:
-    """The median microseconds of one call of each, from blocks of calls in turns.
-
-    A block begins with a call that is not counted: the weights of the others are in the caches before it.
-    """
-    calls, times = {}, {name: [] for name in runs}
-    for name, run in runs.items():
-        for _ in range(3):
-            run()
-        start = time.perf_counter()
-        run()
-        calls[name] = min(max(3, round(0.004 / max(time.perf_counter() - start, 1e-7))), 200)
-    deadline = time.perf_counter() + seconds
-    rounds = 0
-    while rounds < 7 or (time.perf_counter() < deadline and rounds < 200):
-        for name, run in runs.items():
-            run()
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                run()
-            times[name].append((time.perf_counter() - start) / calls[name])
-        rounds += 1
-    return {name: 1e6 * statistics.median(values) for name, values in times.items()}
+from fourfold.timing import time_in_turns
 
 
 def relative_error(expected: np.ndarray, actual) -> float:

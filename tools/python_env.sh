@@ -8,7 +8,7 @@ python=$1
 case $2 in
   build) packages=(nanobind scikit-build-core) ;;
   bench) packages=(nanobind scikit-build-core numpy torch==2.13.0 onnx onnxruntime openvino ncnn matplotlib) ;;
-  test) packages=(nanobind scikit-build-core numpy torch==2.13.0 safetensors pytest mypy ruff) ;;
+  test) packages=(nanobind scikit-build-core numpy torch==2.13.0 safetensors jinja2 matplotlib tqdm pytest mypy ruff) ;;
   *)
     echo "usage: tools/python_env.sh PYTHON build|test|bench" >&2
     exit 2

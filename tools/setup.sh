@@ -14,6 +14,7 @@ need() {
   "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 has_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ] || [ -e "/opt/homebrew/include/$1" ]; }
+has_browser() { command -v chromium || command -v google-chrome; }  # for the test of the analysis' page
 has_cmake() {
   local version
   version=$(cmake --version 2>/dev/null | sed -nE '1s/[^0-9]*([0-9]+)\.([0-9]+).*/\1 \2/p')
@@ -36,6 +37,7 @@ case $set_of_packages in
     need libgtest-dev has_header gtest/gtest.h
     need clang-format command -v clang-format
     need binutils command -v nm
+    need chromium has_browser
     ;;
   bench) need libbenchmark-dev has_header benchmark/benchmark.h ;;
   fuzz) need clang command -v clang++ ;;

@@ -20,12 +20,14 @@ from fourfold._threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from fourfold import nn
+    from fourfold._analysis.run import analyze
     from fourfold._from_torch_ao import from_torch_ao
     from fourfold._quantize_dynamic import quantize_dynamic
 
 __all__ = [
     "Error",
     "__version__",
+    "analyze",
     "current_isa",
     "from_torch_ao",
     "get_num_threads",
@@ -38,7 +40,11 @@ __all__ = [
     "supported_isas",
 ]
 
-_NEED_TORCH = {"quantize_dynamic": "fourfold._quantize_dynamic", "from_torch_ao": "fourfold._from_torch_ao"}
+_NEED_TORCH = {
+    "analyze": "fourfold._analysis.run",
+    "from_torch_ao": "fourfold._from_torch_ao",
+    "quantize_dynamic": "fourfold._quantize_dynamic",
+}
 
 
 def __getattr__(name: str) -> Any:

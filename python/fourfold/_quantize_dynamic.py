@@ -88,9 +88,9 @@ def quantize_dynamic(
     if not isinstance(model, nn.Module):
         raise TypeError(f"quantize_dynamic: model must be a torch.nn.Module, got {type(model).__name__}")
     table = MAPPING if mapping is None else dict(mapping)
-    targets = _targets(model, _normalized(qconfig_spec, dtype, table), table)
+    targets = find_targets(model, normalized_spec(qconfig_spec, dtype, table), table)
     converted = {
-        module: _convert(module, target, table[_kind(module)], kept)
+        module: _convert(module, target, table[kind_of(module)], kept)
         for (module, target), kept in zip(targets.items(), _shared_with_others(model, targets))
     }
     _tie(converted)
@@ -107,12 +107,12 @@ def quantize_dynamic(
 # ---- What to quantize ----
 
 
-class _Target(NamedTuple):
+class Target(NamedTuple):
     name: str  # the first under which the module is reached
     dtype: str  # "qint8" or "float16"
 
 
-def _normalized(spec: Spec, dtype: Any, table: Mapping[type[nn.Module], Any]) -> dict[Any, str | None]:
+def normalized_spec(spec: Spec, dtype: Any, table: Mapping[type[nn.Module], Any]) -> dict[Any, str | None]:
     """From a class or a dotted name to a format, or None, which leaves alone."""
     dtype_name(dtype)
     if isinstance(spec, (str, type)):
@@ -150,13 +150,13 @@ def _weight_dtype(value: Any) -> Any:
     return (value.weight() if callable(value.weight) else value.weight).dtype
 
 
-def _kind(module: nn.Module) -> type[nn.Module]:
+def kind_of(module: nn.Module) -> type[nn.Module]:
     return parametrize.type_before_parametrizations(module)
 
 
-def _targets(
+def find_targets(
     model: nn.Module, spec: dict[Any, str | None], table: Mapping[type[nn.Module], Any]
-) -> dict[nn.Module, _Target]:
+) -> dict[nn.Module, Target]:
     """The modules to quantize, each once, in the model's order."""
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
     for key in spec:
@@ -164,10 +164,10 @@ def _targets(
             nearest = difflib.get_close_matches(key, names[1:], 1, 0.0)
             hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
             raise ValueError(f"quantize_dynamic: qconfig_spec: the model has no module named '{key}'{hint}")
-    found: dict[nn.Module, _Target] = {}
+    found: dict[nn.Module, Target] = {}
 
     def walk(module: nn.Module, name: str, by_name: Any, by_class: Any) -> None:
-        kind = _kind(module)
+        kind = kind_of(module)
         if name and name in spec:
             by_name = spec[name]
         if kind in spec:
@@ -176,7 +176,7 @@ def _targets(
             decision for decision in (by_name, by_class, spec.get("", _UNSAID)) if decision is not _UNSAID
         ]
         if kind in table and said and said[0] is not None:
-            found.setdefault(module, _Target(name, said[0]))
+            found.setdefault(module, Target(name, said[0]))
             return
         for child_name, child in module._modules.items():
             if child is not None:
@@ -186,7 +186,7 @@ def _targets(
     return found
 
 
-def _shared_with_others(model: nn.Module, targets: Mapping[nn.Module, _Target]) -> Iterator[frozenset[str]]:
+def _shared_with_others(model: nn.Module, targets: Mapping[nn.Module, Target]) -> Iterator[frozenset[str]]:
     """For each target, the parameters that a module uses which is not quantized, or to another format."""
     owners: dict[int, list[nn.Module]] = {}
     for module in model.modules():
@@ -208,7 +208,7 @@ def _shared_with_others(model: nn.Module, targets: Mapping[nn.Module, _Target]) 
 # ---- Converting ----
 
 
-def _convert(module: nn.Module, target: _Target, to: Any, kept: frozenset[str]) -> nn.Module:
+def _convert(module: nn.Module, target: Target, to: Any, kept: frozenset[str]) -> nn.Module:
     _fold(module)
     try:
         if issubclass(to, (QuantizedModule, quantized.MultiheadAttention)):
@@ -252,13 +252,13 @@ def _tie(converted: Mapping[nn.Module, nn.Module]) -> None:
                     new._buffers[name + suffix] = other._buffers[other_name + suffix]
 
 
-def _report_attention(model: nn.Module, targets: Mapping[nn.Module, _Target]) -> None:
-    if not any(_kind(module) is nn.Linear for module in targets):
+def _report_attention(model: nn.Module, targets: Mapping[nn.Module, Target]) -> None:
+    if not any(kind_of(module) is nn.Linear for module in targets):
         return
     left = [
         name or type(module).__name__
         for name, module in model.named_modules()
-        if _kind(module) is nn.MultiheadAttention and module not in targets
+        if kind_of(module) is nn.MultiheadAttention and module not in targets
     ]
     if left:
         warnings.warn(

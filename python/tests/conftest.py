@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import warnings
@@ -27,6 +28,18 @@ def fixed_settings():
     fourfold.set_num_threads(None)
     fourfold.set_isa("")
     torch._dynamo.reset()
+
+
+@pytest.fixture(scope="session")
+def evaluate():
+    """The trained models' own script, which rebuilds their networks and measures them."""
+    script = MODELS / "evaluate.py"
+    if not script.exists():
+        pytest.skip(f"{script} is not there: FOURFOLD_MODELS names the folder of the trained models")
+    spec = importlib.util.spec_from_file_location("evaluate", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def torch_ao(model, spec=None, **arguments):

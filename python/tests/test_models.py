@@ -1,10 +1,7 @@
 """Trained models on their own tasks, no worse than in float by more than noise."""
 
-import importlib.util
-
 import pytest
 import torch
-from conftest import MODELS
 
 import fourfold
 
@@ -18,13 +15,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("task", LIMITS)
-def test_trained_models(task):
-    script = MODELS / "evaluate.py"
-    if not script.exists():
-        pytest.skip(f"{script} is not there: FOURFOLD_MODELS names the folder of the trained models")
-    spec = importlib.util.spec_from_file_location("evaluate", script)
-    evaluate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(evaluate)
+def test_trained_models(task, evaluate):
     torch.set_num_threads(1)
     with torch.no_grad():
         _, metrics = getattr(evaluate, task)(

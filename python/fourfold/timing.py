@@ -1,0 +1,43 @@
+"""Timing several things fairly: in one process, in turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def time_in_turns(
+    runs: Mapping[str, Callable[[], Any]], seconds: float, *, rounds: int = 7, calls: int = 3
+) -> dict[str, float]:
+    """The median microseconds of one call of each, from blocks of calls in turns.
+
+    What else the machine does hits all alike. A block begins with a call that is not counted: the weights of the
+    others are in the caches before it.
+
+    Args:
+        runs: what to call, by name.
+        seconds: about how long to go on, in all.
+        rounds: at least so many blocks of each.
+        calls: at least so many counted calls in a block; more, where they are short.
+    """
+    in_block: dict[str, int] = {}
+    times: dict[str, list[float]] = {}
+    for name, run in runs.items():
+        run()
+        start = time.perf_counter()
+        run()
+        in_block[name] = min(max(calls, round(0.004 / max(time.perf_counter() - start, 1e-7))), 200)
+        times[name] = []
+    deadline = time.perf_counter() + seconds
+    done = 0
+    while done < rounds or (time.perf_counter() < deadline and done < 200):
+        for name, run in runs.items():
+            run()
+            start = time.perf_counter()
+            for _ in range(in_block[name]):
+                run()
+            times[name].append((time.perf_counter() - start) / in_block[name])
+        done += 1
+    return {name: 1e6 * statistics.median(values) for name, values in times.items()}
