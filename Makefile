@@ -10,9 +10,9 @@ SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 .NOTPARALLEL:
 
 .PHONY: help demo test release-test sanitize thread-sanitize checks bench fuzz lint format clean
-.PHONY: wheel python-test bench-kernels
+.PHONY: wheel python-test bench-kernels test-aarch64
 help: ## This list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
 demo: ## Build, and run the demonstration
 	@tools/setup.sh build
@@ -44,6 +44,13 @@ thread-sanitize: ## The tests under the thread sanitizer
 	cmake --preset thread-sanitize
 	cmake --build --preset thread-sanitize
 	ctest --preset thread-sanitize
+
+test-aarch64: ## The tests built for AArch64, and run by qemu
+	@tools/setup.sh test-aarch64
+	cmake --preset aarch64
+	cmake --build --preset aarch64
+	python3 tools/check_isa_symbols.py build-aarch64
+	ctest --preset aarch64
 
 # PYTHON=... uses an environment of yours, as it is; else .venv is made, and filled with what is missing.
 PYTHON ?= .venv/bin/python

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what a target needs is installed: with apt where it may, else it says exactly what to install.
-#   tools/setup.sh build|test|bench|fuzz|lint
+#   tools/setup.sh build|test|test-aarch64|bench|fuzz|lint
 # shellcheck disable=SC2317  # the functions are called through need
 set -euo pipefail
 
@@ -39,6 +39,11 @@ case $set_of_packages in
     need binutils command -v nm
     need chromium has_browser
     ;;
+  test-aarch64)
+    need g++-aarch64-linux-gnu command -v aarch64-linux-gnu-g++
+    need qemu-user command -v qemu-aarch64
+    need googletest test -e /usr/src/googletest/CMakeLists.txt
+    ;;
   bench) need libbenchmark-dev has_header benchmark/benchmark.h ;;
   fuzz) need clang command -v clang++ ;;
   lint)
@@ -46,7 +51,7 @@ case $set_of_packages in
     need clang-format command -v clang-format
     ;;
   *)
-    echo "usage: tools/setup.sh build|test|bench|fuzz|lint" >&2
+    echo "usage: tools/setup.sh build|test|test-aarch64|bench|fuzz|lint" >&2
     exit 2
     ;;
 esac

@@ -5,6 +5,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace fourfold::base {
@@ -65,7 +67,17 @@ std::string brand() {
 
 #else
 
-std::uint32_t detect() { return 0; }
+std::uint32_t detect() {
+  std::uint32_t found = 0;
+#if defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long hwcap_asimddp = 1ul << 20;
+  if ((getauxval(AT_HWCAP) & hwcap_asimddp) != 0) found |= cpu_asimddp;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  found |= cpu_asimddp;  // all that run macOS have it
+#endif
+  return found;
+}
+
 std::string brand() { return {}; }
 
 #endif
@@ -86,6 +98,7 @@ std::string cpu_feature_names(std::uint32_t features) {
       {cpu_avx512bw, "avx512bw"},
       {cpu_avx512vl, "avx512vl"},
       {cpu_avx512_vnni, "avx512_vnni"},
+      {cpu_asimddp, "asimddp"},
   };
   std::string text;
   for (const auto& [bit, name] : names) {

@@ -15,6 +15,7 @@ enum CpuFeature : std::uint32_t {
   cpu_avx512vl = 1u << 4,
   cpu_avx512_vnni = 1u << 5,
   cpu_f16c = 1u << 6,
+  cpu_asimddp = 1u << 7,  // AArch64's dot product, by Linux's name
 };
 
 std::uint32_t cpu_features();                           // found once, then remembered

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The command line as a user meets it: cli_test.py PATH_TO_FOURFOLD"""
+"""The command line as a user meets it: cli_test.py [EMULATOR OPTIONS...] PATH_TO_FOURFOLD"""
 
 import json
 import math
@@ -14,13 +14,13 @@ import sys
 import tempfile
 import unittest
 
-FOURFOLD = ""
+FOURFOLD = []  # the program, behind what runs it
 SUCCESS, FAILED, BAD_USAGE = 0, 1, 2
 
 
 def run(*arguments, stdout=subprocess.PIPE, **environment):
     return subprocess.run(
-        [FOURFOLD, *map(str, arguments)],
+        [*FOURFOLD, *map(str, arguments)],
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
@@ -245,7 +245,7 @@ class Cli(Test):
     def test_interrupt_leaves_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, "TMPDIR": folder}
-            command = [FOURFOLD, "demo", "--dimension", "256", "--sequence", "100"]
+            command = [*FOURFOLD, "demo", "--dimension", "256", "--sequence", "100"]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
                 for line in demo.stdout:
                     if "times smaller" in line:
@@ -258,9 +258,9 @@ class Cli(Test):
     def test_full_disk_leaves_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
             # A file may have 1 KiB here, which is what a disk that fills up looks like to the writer.
-            script = "ulimit -f 1; trap '' XFSZ; exec \"$0\" demo"
+            script = "ulimit -f 1; trap '' XFSZ; exec \"$0\" \"$@\""
             environment = {**os.environ, "TMPDIR": folder}
-            command = ["bash", "-c", script, FOURFOLD]
+            command = ["bash", "-c", script, *FOURFOLD, "demo"]
             result = subprocess.run(command, capture_output=True, text=True, env=environment)
             self.assertEqual(result.returncode, FAILED, result)
             self.assertIn("float.safetensors", result.stderr)
@@ -415,7 +415,7 @@ class Models(Test):
     def test_full_disk_leaves_the_former_file(self):
         self.output.write_bytes(b"former")
         script = 'ulimit -f 1; trap \'\' XFSZ; exec "$0" "$@"'
-        command = ["bash", "-c", script, FOURFOLD, "quantize", self.tagger, "-o", self.output]
+        command = ["bash", "-c", script, *FOURFOLD, "quantize", self.tagger, "-o", self.output]
         result = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(result.returncode, FAILED, result)
         self.assertIn("int8.safetensors", result.stderr)
@@ -530,7 +530,7 @@ class Models(Test):
         def on_a_terminal(*arguments, **environment):
             ours, theirs = pty.openpty()
             environment = {**os.environ, **environment}
-            command = [FOURFOLD, *map(str, arguments)]
+            command = [*FOURFOLD, *map(str, arguments)]
             process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
             os.close(theirs)
             text = b""
@@ -566,7 +566,7 @@ class Models(Test):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    FOURFOLD = sys.argv.pop()
-    unittest.main()
+    FOURFOLD = sys.argv[1:]
+    unittest.main(argv=sys.argv[:1])
