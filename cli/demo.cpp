@@ -3,10 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
 #include <memory>
-#include <random>
 #include <span>
 #include <vector>
 
@@ -18,8 +15,6 @@
 
 namespace cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct Options {
   std::int64_t dimension = 8;
@@ -37,50 +32,6 @@ struct LstmForDemonstration {
   fourfold::Lstm lstm;
   void children(auto&& visit) { visit("lstm", lstm); }
 };
-
-// A folder of our own under the system's temporary one, gone when this is.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::error_code error;
-    const fs::path parent = fs::temp_directory_path(error);
-    if (error) {
-      const char* named = std::getenv("TMPDIR");
-      throw fourfold::Error(
-          fmt::format("temporary folder {}: {}", named == nullptr ? "/tmp" : named, error.message()));
-    }
-    std::random_device random;
-    do {
-      path_ = parent / fmt::format("fourfold-demo-{:08x}", random());
-    } while (!fs::create_directory(path_, error) && !error);
-    if (error)
-      throw fourfold::Error(fmt::format("temporary folder {}: {}", parent.string(), error.message()));
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
-struct FileBytes {
-  std::uintmax_t float32, qint8;
-};
-
-// The folder is gone when this returns: an interrupt during the measurements leaves nothing behind.
-FileBytes measure_files(const LstmForDemonstration& float_lstm, const LstmForDemonstration& quantized_lstm) {
-  const TemporaryFolder folder;
-  const fs::path float_path = folder.path() / "float.safetensors";
-  const fs::path quantized_path = folder.path() / "quantized.safetensors";
-  fourfold::save(float_lstm, float_path);
-  fourfold::save(quantized_lstm, quantized_path);
-  return {fs::file_size(float_path), fs::file_size(quantized_path)};
-}
 
 // Refuses what would not fit this machine's memory in any case, before half of it is taken.
 void require_memory(const Options& o) {
@@ -136,7 +87,8 @@ int run(const Options& o) {
       "version:\n{}\n\n",
       float_text, quantized_text);
 
-  const auto [float_bytes, quantized_bytes] = measure_files(float_lstm, quantized_lstm);
+  const std::uintmax_t float_bytes = file_bytes(float_lstm, "float.safetensors");
+  const std::uintmax_t quantized_bytes = file_bytes(quantized_lstm, "quantized.safetensors");
   const double smaller = static_cast<double>(float_bytes) / static_cast<double>(quantized_bytes);
   say("3. Size\nmodel:  fp32  \t Size (KB): {}\nmodel:  int8  \t Size (KB): {}\n{:.2f} times smaller\n\n",
       static_cast<double>(float_bytes) / 1e3, static_cast<double>(quantized_bytes) / 1e3, smaller);

@@ -1,13 +1,8 @@
 // fourfold, the command line.
-#include <fmt/format.h>
-
 #include <CLI/CLI.hpp>
-#include <cstdio>
-#include <exception>
-#include <new>
 
 #include "fourfold/error.h"
-#include "output.h"
+#include "program.h"
 #include "verbs.h"
 
 namespace {
@@ -56,9 +51,6 @@ constexpr Verb verbs[] = {
      cli::add_isa},
 };
 
-constexpr int failed = 1;
-constexpr int bad_usage = 2;
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -73,26 +65,8 @@ int main(int argc, char** argv) {
     command->final_callback([&run, action = verb.add(*command)] { run = action; });
   }
 
-  try {
-    try {
-      app.parse(argc, argv);
-      if (!run) throw fourfold::InvalidArgument("no verb is given; fourfold --help lists them");
-    } catch (const CLI::Success& help_or_version) {
-      app.exit(help_or_version);  // prints it
-      run = [] { return cli::flush_output(), 0; };
-    }
+  return cli::run_program(app, argc, argv, [&] {
+    if (!run) throw fourfold::InvalidArgument("no verb is given; fourfold --help lists them");
     return run();
-  } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "fourfold: {}\n", cli::printable(error.what()));
-    return bad_usage;
-  } catch (const fourfold::InvalidArgument& error) {
-    fmt::print(stderr, "fourfold: {}\n", cli::printable(error.what()));
-    return bad_usage;
-  } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "fourfold: out of memory\n");
-    return failed;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "fourfold: {}\n", cli::printable(error.what()));
-    return failed;
-  }
+  });
 }

@@ -5,9 +5,57 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+#include <system_error>
 #include <vector>
 
+#include "fourfold/error.h"
+
 namespace cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A folder of our own under the system's temporary one, gone when this is.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::error_code error;
+    const fs::path parent = fs::temp_directory_path(error);
+    if (error) {
+      const char* named = std::getenv("TMPDIR");
+      throw fourfold::Error(
+          fmt::format("temporary folder {}: {}", named == nullptr ? "/tmp" : named, error.message()));
+    }
+    std::random_device random;
+    do {
+      path_ = parent / fmt::format("fourfold-{:08x}", random());
+    } while (!fs::create_directory(path_, error) && !error);
+    if (error)
+      throw fourfold::Error(fmt::format("temporary folder {}: {}", parent.string(), error.message()));
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+}  // namespace
+
+std::uintmax_t file_bytes(const fourfold::ModuleTree& model, const std::string& name) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / name;
+  fourfold::save(model, path);
+  return fs::file_size(path);
+}
 
 std::string as_speedup(double times_faster) {
   return times_faster >= 1 ? fmt::format("{:.2f} times faster", times_faster)

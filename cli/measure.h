@@ -1,13 +1,22 @@
 // What two models take and how far apart their outputs are.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
-#include "fourfold/tensor.h"
+#include "fourfold/module.h"
 #include "output.h"
 
 namespace cli {
+
+// The bytes of the file that `save` makes of a model. It is written under `name` to a temporary folder, which
+// is gone when this returns: an interrupt later leaves nothing behind.
+std::uintmax_t file_bytes(const fourfold::ModuleTree& model, const std::string& name);
+template <fourfold::Module M>
+std::uintmax_t file_bytes(const M& model, const std::string& name) {
+  return file_bytes(fourfold::module_tree(const_cast<M&>(model)), name);
+}
 
 struct Latencies {
   double first, second;  // microseconds, medians

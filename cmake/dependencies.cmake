@@ -12,7 +12,7 @@ function(fourfold_dependency package repository tag)
 endfunction()
 
 fourfold_dependency(nlohmann_json https://github.com/nlohmann/json.git v3.11.2)
-if(FOURFOLD_CLI)
+if(FOURFOLD_CLI OR FOURFOLD_EXAMPLES)
   fourfold_dependency(CLI11 https://github.com/CLIUtils/CLI11.git v2.3.2)
   fourfold_dependency(fmt https://github.com/fmtlib/fmt.git 9.1.0)
 endif()

@@ -10,41 +10,20 @@ import random
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import unittest
 
-FOURFOLD = []  # the program, behind what runs it
-SUCCESS, FAILED, BAD_USAGE = 0, 1, 2
-
-
-def run(*arguments, stdout=subprocess.PIPE, **environment):
-    return subprocess.run(
-        [*FOURFOLD, *map(str, arguments)],
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=120,
-    )
-
-
-def write_safetensors(path, tensors, **metadata):
-    """tensors: name -> (dtype, shape, bytes)"""
-    header, data = {"__metadata__": metadata} if metadata else {}, b""
-    for name, (dtype, shape, content) in tensors.items():
-        offsets = [len(data), len(data) + len(content)]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-        data += content
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def floats(seed, *shape):
-    """A tensor of values between -1 and 1, for write_safetensors"""
-    numbers = random.Random(seed)
-    values = [numbers.uniform(-1, 1) for _ in range(math.prod(shape))]
-    return "F32", list(shape), struct.pack(f"<{len(values)}f", *values)
+from program import (
+    BAD_USAGE,
+    FAILED,
+    PROGRAM,
+    SUCCESS,
+    Test,
+    floats,
+    lstm_tensors,
+    run,
+    write_safetensors,
+)
 
 
 def write_npy(path, shape, values):
@@ -58,25 +37,6 @@ def read_npy(path):
     start = 10 + struct.unpack("<H", content[8:10])[0]
     shape = eval(content[10:start])["shape"]  # our own output
     return shape, struct.unpack(f"<{math.prod(shape)}f", content[start:])
-
-
-def lstm_tensors(prefix="", inputs=6, hidden=40):
-    rows = 4 * hidden
-    shapes = {
-        "weight_ih": (rows, inputs),
-        "weight_hh": (rows, hidden),
-        "bias_ih": (rows,),
-        "bias_hh": (rows,),
-    }
-    return {f"{prefix}{name}_l0": floats(name, *shape) for name, shape in shapes.items()}
-
-
-class Test(unittest.TestCase):
-    def refused(self, code, message, *arguments, **environment):
-        result = run(*arguments, **environment)
-        self.assertEqual(result.returncode, code, (arguments, result))
-        self.assertIn(message, result.stdout + result.stderr, arguments)
-        return result
 
 
 class Cli(Test):
@@ -245,7 +205,7 @@ class Cli(Test):
     def test_interrupt_leaves_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, "TMPDIR": folder}
-            command = [*FOURFOLD, "demo", "--dimension", "256", "--sequence", "100"]
+            command = [*PROGRAM, "demo", "--dimension", "256", "--sequence", "100"]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
                 for line in demo.stdout:
                     if "times smaller" in line:
@@ -260,7 +220,7 @@ class Cli(Test):
             # A file may have 1 KiB here, which is what a disk that fills up looks like to the writer.
             script = "ulimit -f 1; trap '' XFSZ; exec \"$0\" \"$@\""
             environment = {**os.environ, "TMPDIR": folder}
-            command = ["bash", "-c", script, *FOURFOLD, "demo"]
+            command = ["bash", "-c", script, *PROGRAM, "demo"]
             result = subprocess.run(command, capture_output=True, text=True, env=environment)
             self.assertEqual(result.returncode, FAILED, result)
             self.assertIn("float.safetensors", result.stderr)
@@ -271,9 +231,7 @@ class Models(Test):
     """quantize, run and compare, on a checkpoint of a tagger and one of an LSTM alone"""
 
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        super().setUp()
         self.tagger, self.lstm = self.folder / "tagger.safetensors", self.folder / "lstm.safetensors"
         tensors = {
             "emb.weight": floats(1, 50, 6),
@@ -288,12 +246,6 @@ class Models(Test):
         numbers = random.Random(5)
         write_npy(self.input, (7, 3, 6), [numbers.gauss(0, 1) for _ in range(7 * 3 * 6)])
         self.output, self.y = self.folder / "int8.safetensors", self.folder / "y.npy"
-
-    def ok(self, *arguments, **environment):
-        result = run(*arguments, **environment)
-        self.assertEqual(result.returncode, SUCCESS, (arguments, result))
-        self.assertEqual(result.stderr, "")
-        return result.stdout
 
     def quantize(self, *arguments, model=None):
         return json.loads(self.ok("quantize", model or self.tagger, "-o", self.output, "--json", *arguments))
@@ -415,7 +367,7 @@ class Models(Test):
     def test_full_disk_leaves_the_former_file(self):
         self.output.write_bytes(b"former")
         script = 'ulimit -f 1; trap \'\' XFSZ; exec "$0" "$@"'
-        command = ["bash", "-c", script, *FOURFOLD, "quantize", self.tagger, "-o", self.output]
+        command = ["bash", "-c", script, *PROGRAM, "quantize", self.tagger, "-o", self.output]
         result = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(result.returncode, FAILED, result)
         self.assertIn("int8.safetensors", result.stderr)
@@ -530,7 +482,7 @@ class Models(Test):
         def on_a_terminal(*arguments, **environment):
             ours, theirs = pty.openpty()
             environment = {**os.environ, **environment}
-            command = [*FOURFOLD, *map(str, arguments)]
+            command = [*PROGRAM, *map(str, arguments)]
             process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
             os.close(theirs)
             text = b""
@@ -566,7 +518,4 @@ class Models(Test):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    FOURFOLD = sys.argv[1:]
-    unittest.main(argv=sys.argv[:1])
+    unittest.main()
