@@ -9,7 +9,7 @@ SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 # The steps of `test` build on each other; the parallelism is inside them.
 .NOTPARALLEL:
 
-.PHONY: help demo test release-test sanitize thread-sanitize checks bench fuzz lint format clean
+.PHONY: help demo charlm vad test release-test sanitize thread-sanitize checks bench fuzz lint format clean
 .PHONY: wheel python-test bench-kernels test-aarch64
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
@@ -19,6 +19,21 @@ demo: ## Build, and run the demonstration
 	cmake --preset release -DFOURFOLD_TESTS=OFF
 	cmake --build --preset release
 	build/fourfold demo
+
+# MODELS=... names the folder of the trained models, which are not in this repository.
+MODELS ?= $(or $(FOURFOLD_MODELS),../shared/models)
+
+charlm: ## A character model before and after: text, size, perplexity, time (examples/charlm)
+	@tools/setup.sh build
+	cmake --preset release -DFOURFOLD_TESTS=OFF
+	cmake --build --preset release --target charlm
+	build/examples/charlm $(MODELS)/charrnn_shakespeare
+
+vad: ## Speech in a recording, with silero-vad's network (examples/vad)
+	@tools/setup.sh build
+	cmake --preset release -DFOURFOLD_TESTS=OFF
+	cmake --build --preset release --target vad
+	build/examples/vad $(MODELS)/silero_vad/model.safetensors $(MODELS)/silero_vad/test.wav
 
 test: ## Everything that CI runs: tests, sanitizers, checks
 	@tools/setup.sh test
@@ -85,15 +100,16 @@ fuzz: ## Each fuzz target for SECONDS_EACH=60 seconds
 	@tools/setup.sh fuzz
 	cmake --preset fuzz
 	cmake --build --preset fuzz
-	mkdir -p corpus/model corpus/npy corpus/safetensors
+	mkdir -p corpus/model corpus/npy corpus/safetensors corpus/wav
 	build-fuzz/fuzz/model_fuzz -max_total_time=$(SECONDS_EACH) corpus/model
 	build-fuzz/fuzz/npy_fuzz -max_total_time=$(SECONDS_EACH) corpus/npy
 	build-fuzz/fuzz/safetensors_fuzz -max_total_time=$(SECONDS_EACH) corpus/safetensors
+	build-fuzz/fuzz/wav_fuzz -max_total_time=$(SECONDS_EACH) corpus/wav
 
-lint: ## clang-tidy over the library and the command line
+lint: ## clang-tidy over the library, the command line and the examples
 	@tools/setup.sh lint
 	cmake --preset release
-	find src cli -name '*.cpp' | xargs -P $(JOBS) -n 2 clang-tidy -p build --quiet
+	find src cli examples -name '*.cpp' | xargs -P $(JOBS) -n 2 clang-tidy -p build --quiet
 
 format: ## Format all sources
 	@tools/setup.sh lint

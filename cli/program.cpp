@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <cmath>
+#include <cstdlib>
 #include <exception>
 #include <iterator>
 #include <new>
@@ -50,6 +52,10 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<int()>
     complain(error.what());
     return failed;
   }
+}
+
+std::string not_nan(const std::string& text) {
+  return std::isnan(std::strtod(text.c_str(), nullptr)) ? text + " is not a number" : "";
 }
 
 std::ifstream open_file(const std::filesystem::path& path) {

@@ -13,6 +13,9 @@ namespace cli {
 // standard error: 1 failed (a file, its data, the system), 2 bad usage.
 int run_program(CLI::App& app, int argc, char** argv, const std::function<int()>& run);
 
+// For CLI::Option::check: what is wrong with a NaN, which CLI::Range lets pass.
+std::string not_nan(const std::string& text);
+
 // A file to read. Throws Error where there is none, or it is a folder.
 std::ifstream open_file(const std::filesystem::path& path);
 

@@ -239,7 +239,7 @@ void print_json(const Result& r, const Options& o) {
 void print_text(const Result& r, const Options& o) {
   fmt::print("The model\n{}\n\nquantized\n{}\n\n", r.model, r.quantized);
   fmt::print("The quantized model writes on, temperature {}, seed {}\n{}{}\n\n", o.temperature, o.seed,
-             o.prompt, r.text);
+             cli::printable(o.prompt), cli::printable(r.text));
   fmt::print("Perplexity of {} characters, seconds in the network, one thread, {}\n", r.characters,
              fourfold::current_isa());
   std::vector<std::vector<std::string>> rows = {
@@ -280,6 +280,7 @@ int main(int argc, char** argv) {
   app.add_option("--temperature", options.temperature,
                  "Below 1 the likely becomes more likely, above 1 less so")
       ->check(CLI::Range(0.01, 100.0))
+      ->check(cli::not_nan)
       ->capture_default_str();
   app.add_option("--seed", options.seed, "Of what is drawn")->capture_default_str();
   app.add_flag("--json", options.json, "Print JSON");

@@ -123,6 +123,7 @@ int main(int argc, char** argv) {
       ->required();
   app.add_option("--threshold", options.threshold, "Probability from which on a frame is speech")
       ->check(CLI::Range(0.0, 1.0))
+      ->check(cli::not_nan)
       ->capture_default_str();
   app.add_option("--min-speech-ms", options.min_speech_ms, "Shorter speech is dropped")
       ->check(milliseconds)
