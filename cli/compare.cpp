@@ -10,6 +10,7 @@
 #include "fourfold/threads.h"
 #include "measure.h"
 #include "model.h"
+#include "modules/tree.h"
 #include "output.h"
 #include "verbs.h"
 
@@ -23,12 +24,25 @@ struct Options {
   bool json = false;
 };
 
+// What the weights of a model are: int8 or float16 where some of them are, else float32.
+std::string dtype_of(const fourfold::AnyModule& model) {
+  fourfold::DType dtype = fourfold::DType::float32;
+  fourfold::modules::for_each_layer(
+      fourfold::module_tree(const_cast<fourfold::AnyModule&>(model)),
+      [&]<class Layer>(const Layer& layer, const std::string&) {
+        if constexpr (requires { layer.dtype(); })
+          if (dtype != fourfold::DType::qint8 && layer.dtype() != fourfold::DType::float32)
+            dtype = layer.dtype();
+      });
+  return std::string(fourfold::dtype_name(dtype));
+}
+
 // JSON has no number for these; a table says them.
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 Json as_json(const std::string& name, const Difference& d) {
   return {{"name", name},
-          {"mean_absolute", {{"float", number(d.mean_expected)}, {"int8", number(d.mean_actual)}}},
+          {"mean_absolute", {{"before", number(d.mean_expected)}, {"after", number(d.mean_actual)}}},
           {"mean_difference", number(d.mean)},
           {"max_difference", number(d.largest)},
           {"percent", number(d.percent)},
@@ -38,7 +52,9 @@ Json as_json(const std::string& name, const Difference& d) {
 
 int run(const Options& o) {
   fourfold::set_num_threads(o.threads);
+  require_heard(o.run.checkpoint, {o.paths[0], o.paths[1]});
   const fourfold::AnyModule models[] = {load_to_run(o.paths[0], o.run), load_to_run(o.paths[1], o.run)};
+  const std::string dtypes[] = {dtype_of(models[0]), dtype_of(models[1])};
   const fourfold::Tensor input = fourfold::formats::read_npy(o.run.input);
 
   const Outputs outputs[] = {run_model(models[0], input, o.run.lengths),
@@ -63,16 +79,16 @@ int run(const Options& o) {
     Json tensors = Json::array();
     for (const auto& [name, d] : differences) tensors.push_back(as_json(name, d));
     print_json(
-        {{"float", o.paths[0]},
-         {"int8", o.paths[1]},
+        {{"model", {{"before", o.paths[0]}, {"after", o.paths[1]}}},
+         {"dtype", {{"before", dtypes[0]}, {"after", dtypes[1]}}},
          {"threads", o.threads},
-         {"file_bytes", {{"float", bytes[0]}, {"int8", bytes[1]}, {"times_smaller", smaller}}},
-         {"latency_us", {{"float", latency.first}, {"int8", latency.second}, {"times_faster", faster}}},
+         {"file_bytes", {{"before", bytes[0]}, {"after", bytes[1]}, {"times_smaller", smaller}}},
+         {"latency_us", {{"before", latency.first}, {"after", latency.second}, {"times_faster", faster}}},
          {"outputs", std::move(tensors)}});
     return 0;
   }
   const std::string threads = fmt::format("latency, {} thread{}", o.threads, o.threads == 1 ? "" : "s");
-  print_table({"", "float", "int8", ""},
+  print_table({"", dtypes[0], dtypes[1], ""},
               {{"file", fmt::format("{} bytes", bytes[0]), fmt::format("{} bytes", bytes[1]),
                 fmt::format("{:.2f} times smaller", smaller)},
                {threads, fmt::format("{:.2f} µs", latency.first), fmt::format("{:.2f} µs", latency.second),
@@ -84,7 +100,8 @@ int run(const Options& o) {
     rows.push_back({name, fmt::format("{:.5f}", d.mean_expected), fmt::format("{:.5f}", d.mean),
                     fmt::format("{:.5f}", d.largest), fmt::format("{:.2f} %", d.percent),
                     fmt::format("{:.6f}", d.cosine), fmt::format("{:.1f} dB", d.snr)});
-  print_table({"tensor", "mean |float|", "mean difference", "max difference", "relative", "cosine", "SNR"},
+  print_table({"tensor", fmt::format("mean |{}|", dtypes[0]), "mean difference", "max difference", "relative",
+               "cosine", "SNR"},
               rows, {1, 2, 3, 4, 5, 6});
   flush_output();
   return 0;
@@ -94,8 +111,8 @@ int run(const Options& o) {
 
 Run add_compare(CLI::App& command) {
   const auto options = std::make_shared<Options>();
-  command.add_option("FLOAT", options->paths[0], "A safetensors file: the model as it was")->required();
-  command.add_option("INT8", options->paths[1], "A safetensors file: the same model, quantized")->required();
+  command.add_option("BEFORE", options->paths[0], "A safetensors file: the model as it was")->required();
+  command.add_option("AFTER", options->paths[1], "A safetensors file: the same model, quantized")->required();
   add_run_options(command, options->run);
   command.add_option("--threads", options->threads, "Threads that one call may use")
       ->check(CLI::Range(1, 1024))

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 #include <type_traits>
 
@@ -45,7 +46,41 @@ std::optional<std::string> find_group(AnyModule& module, const std::string& name
   return std::nullopt;
 }
 
+bool says_itself(const std::string& path) {
+  return fourfold::formats::list(path).metadata.contains(fourfold::modules::description_key);
+}
+
 }  // namespace
+
+void add_patterns(CLI::App& command, const char* name, std::vector<std::string>& values,
+                  const std::string& what) {
+  command.add_option(name, values, what)->type_name("PATTERN")->allow_extra_args(false);
+}
+
+void add_checkpoint_options(CLI::App& command, CheckpointArguments& arguments,
+                            const std::string& embedding_help) {
+  add_patterns(command, "--linear", arguments.options.linear,
+               "Matrices without bias that are Linear layers in a checkpoint");
+  add_patterns(command, "--embedding", arguments.options.embedding, embedding_help);
+  command.add_option("--nonlinearity", arguments.nonlinearity, "Of RNN and RNNCell in a checkpoint")
+      ->check(CLI::IsMember({"tanh", "relu"}))
+      ->each([&arguments](const std::string& name) {
+        arguments.options.nonlinearity =
+            name == "relu" ? fourfold::Nonlinearity::relu : fourfold::Nonlinearity::tanh;
+      });
+  command.add_flag("--batch-first", arguments.options.batch_first,
+                   "LSTM, GRU and RNN in a checkpoint take [batch, time, …]");
+}
+
+void require_heard(const CheckpointArguments& arguments, const std::vector<std::string>& paths) {
+  const auto& [linear, embedding, nonlinearity, batch_first] = arguments.options;
+  const bool said = !linear.empty() || !embedding.empty() || !arguments.nonlinearity.empty() || batch_first;
+  if (said && std::ranges::all_of(paths, says_itself))
+    throw fourfold::InvalidArgument(
+        fmt::format("{}: the file says itself what its layers are; --linear, --embedding, --nonlinearity and "
+                    "--batch-first are for those that do not",
+                    paths.front()));
+}
 
 void add_run_options(CLI::App& command, RunOptions& options) {
   command
@@ -59,8 +94,7 @@ void add_run_options(CLI::App& command, RunOptions& options) {
       ->check(CLI::PositiveNumber);
   command.add_option("--module", options.module,
                      "Dotted name of the part to run, where it is not the whole model");
-  command.add_flag("--batch-first", options.batch_first,
-                   "LSTM, GRU and RNN of a checkpoint take [batch, time, …]; a file of ours says it itself");
+  add_checkpoint_options(command, options.checkpoint, "Embedding tables in a checkpoint");
 }
 
 std::vector<std::string> module_names(const AnyModule& module) {
@@ -73,11 +107,7 @@ std::vector<std::string> module_names(const AnyModule& module) {
 }
 
 AnyModule load_to_run(const std::string& path, const RunOptions& options) {
-  if (options.batch_first &&
-      fourfold::formats::list(path).metadata.contains(fourfold::modules::description_key))
-    throw fourfold::InvalidArgument(fmt::format(
-        "{}: the file says itself what its layers are; --batch-first is for those that do not", path));
-  AnyModule model = fourfold::load(path, {.batch_first = options.batch_first});
+  AnyModule model = fourfold::load(path, options.checkpoint.options);
   AnyModule* part = find_module(model, options.module);
   if (part == nullptr)
     throw fourfold::InvalidArgument(

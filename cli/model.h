@@ -11,12 +11,28 @@
 
 namespace cli {
 
+// What is said of the layers of a checkpoint; a file of ours says it itself.
+struct CheckpointArguments {
+  fourfold::CheckpointOptions options;
+  std::string nonlinearity;  // as it was given; empty: it was not
+};
+void add_checkpoint_options(CLI::App& command, CheckpointArguments& arguments,
+                            const std::string& embedding_help);
+
+// Throws InvalidArgument where something is said of layers, but each of the files says itself what its layers
+// are: it would go unheard.
+void require_heard(const CheckpointArguments& arguments, const std::vector<std::string>& paths);
+
+// An option that takes patterns of module names, and may be given again.
+void add_patterns(CLI::App& command, const char* name, std::vector<std::string>& values,
+                  const std::string& what);
+
 // Where the input comes from, for the verbs that run a model.
 struct RunOptions {
   std::string module;  // dotted name; empty: the model itself
   std::string input;
   std::vector<std::int64_t> lengths;
-  bool batch_first = false;
+  CheckpointArguments checkpoint;
 };
 void add_run_options(CLI::App& command, RunOptions& options);
 

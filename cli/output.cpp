@@ -15,15 +15,50 @@ namespace cli {
 
 namespace {
 
+constexpr std::size_t longest_cell = 60, longest_last_cell = 200;
+
 bool has_colour() {
   const char* no_colour = std::getenv("NO_COLOR");
   return ::isatty(STDOUT_FILENO) != 0 && (no_colour == nullptr || *no_colour == '\0');
 }
 
+bool begins_character(char c) { return (c & 0xc0) != 0x80; }
+
 // Characters of UTF-8 text, which are about as many columns.
 std::size_t width_of(const std::string& text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+  return static_cast<std::size_t>(std::ranges::count_if(text, begins_character));
+}
+
+// Where the character of that number begins.
+std::size_t place_of(std::size_t character, const std::string& text) {
+  std::size_t at = 0;
+  while (at < text.size() && (!begins_character(text[at]) || character-- > 0)) ++at;
+  return at;
+}
+
+// One line of at most `longest` characters: of a longer text its beginning and its end.
+std::string cell_of(const std::string& text, std::size_t longest) {
+  std::string line = printable(text);
+  std::ranges::replace_if(
+      line, [](char c) { return c == '\n' || c == '\t'; }, '?');
+  const std::size_t width = width_of(line), tail = longest / 3;
+  if (width <= longest) return line;
+  return line.substr(0, place_of(longest - tail - 1, line)) + "…" + line.substr(place_of(width - tail, line));
+}
+
+// Bytes at `i` that could do things to a terminal: control characters, and the marks that turn the direction
+// of text.
+std::size_t harmful_bytes(std::string_view text, std::size_t i) {
+  const auto byte = [&](std::size_t at) {
+    return at < text.size() ? static_cast<unsigned char>(text[at]) : 0u;
+  };
+  const unsigned a = byte(i), b = byte(i + 1), c = byte(i + 2);
+  if ((a < 0x20 && a != '\n' && a != '\t') || a == 0x7f) return 1;
+  if (a == 0xc2 && b >= 0x80 && b < 0xa0) return 2;  // U+0080 to U+009F
+  if (a == 0xd8 && b == 0x9c) return 2;              // U+061C
+  if (a == 0xe2 && b == 0x80 && (c == 0x8e || c == 0x8f || (c >= 0xaa && c <= 0xae))) return 3;
+  if (a == 0xe2 && b == 0x81 && c >= 0xa6 && c <= 0xa9) return 3;  // U+2066 to U+2069
+  return 0;
 }
 
 }  // namespace
@@ -41,7 +76,7 @@ void print_table(const std::vector<std::string>& header, const std::vector<std::
   std::vector<std::size_t> widths(header.size());
   for (auto& line : lines)
     for (std::size_t i = 0; i < line.size(); ++i) {
-      line[i] = printable(std::move(line[i]));
+      line[i] = cell_of(line[i], i + 1 == line.size() ? longest_last_cell : longest_cell);
       widths[i] = std::max(widths[i], width_of(line[i]));
     }
 
@@ -60,15 +95,14 @@ void print_table(const std::vector<std::string>& header, const std::vector<std::
   }
 }
 
-std::string printable(std::string text) {
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    // In UTF-8 the control characters from 0x80 to 0x9f are 0xc2 and that byte.
-    const bool second = i + 1 < text.size() && c == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0;
-    if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f || second) text[i] = '?';
-    if (second) text[++i] = '?';
+std::string printable(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t harmful = harmful_bytes(text, i);
+    result += harmful > 0 ? '?' : text[i];
+    i += std::max<std::size_t>(harmful, 1);
   }
-  return text;
+  return result;
 }
 
 std::string module_name(const std::string& name) { return name.empty() ? "(the model itself)" : name; }

@@ -14,13 +14,15 @@ using Json = nlohmann::ordered_json;
 
 void print_json(const Json& json);  // to stdout, indented
 
-// Columns as wide as their widest cell; those named in `right` are aligned right. On a terminal the header is
-// bold, and the rows that `faint` marks are faint.
+// Columns as wide as their widest cell, of which names and the like are cut to 60 characters and the last
+// column's to 200: a file may claim any name; those named in `right` are aligned right. On a terminal the
+// header is bold, and the rows that `faint` marks are faint.
 void print_table(const std::vector<std::string>& header, const std::vector<std::vector<std::string>>& rows,
                  const std::vector<std::size_t>& right = {}, const std::vector<bool>& faint = {});
 
-// Without control characters, which could do things to a terminal: names in a file may be anything.
-std::string printable(std::string text);
+// Without what could do things to a terminal, since names in a file may be anything: control characters other
+// than newline and tab, and the marks that turn the direction of text, become '?'.
+std::string printable(std::string_view text);
 
 // "model", or what stands for a name that is empty.
 std::string module_name(const std::string& name);

@@ -25,8 +25,7 @@ struct Options {
   std::string input, output;
   std::string dtype = "qint8";
   std::vector<std::string> only, leave;
-  fourfold::CheckpointOptions checkpoint;
-  std::string nonlinearity;
+  CheckpointArguments checkpoint;
   bool json = false;
 };
 
@@ -37,18 +36,6 @@ struct Row {
   std::uint64_t bytes_before, bytes_after;  // after: with its scales
   std::string reason;                       // why it is kept as it is
 };
-
-// A file of ours says what its layers are; what the command line says besides would go unheard.
-void require_unsaid(const Options& o) {
-  const bool said = !o.checkpoint.linear.empty() || !o.nonlinearity.empty() || o.checkpoint.batch_first;
-  if (!said || !fourfold::formats::list(o.input).metadata.contains(fourfold::modules::description_key))
-    return;
-  throw InvalidArgument(
-      fmt::format("{}: the file says itself what its layers are; --linear, --nonlinearity and --batch-first "
-                  "are for those "
-                  "that do not",
-                  o.input));
-}
 
 // The modules that the patterns fit, and those below them. The model itself, whose name is empty, can be
 // meant by a star alone.
@@ -73,7 +60,7 @@ fourfold::QuantizeOptions quantize_options(const fourfold::AnyModule& model, con
   fourfold::QuantizeOptions options;
   options.dtype = o.dtype == "float16" ? DType::float16 : DType::qint8;
   options.leave = names_of(model, o.leave, "--leave");
-  const std::vector<std::string> embeddings = names_of(model, o.checkpoint.embedding, "--embedding");
+  const std::vector<std::string> embeddings = names_of(model, o.checkpoint.options.embedding, "--embedding");
   if (!o.only.empty()) {
     for (const std::string& name : names_of(model, o.only, "--only")) options.targets.emplace_back(name);
   } else if (!embeddings.empty()) {
@@ -145,10 +132,12 @@ struct Result {
 };
 
 Result quantize(const Options& o) {
-  require_unsaid(o);
+  CheckpointArguments of_layers = o.checkpoint;
+  of_layers.options.embedding.clear();  // in any file it names what is quantized too
+  require_heard(of_layers, {o.input});
   Progress progress("quantizing");
   std::vector<fourfold::TensorFate> fates;
-  fourfold::AnyModule model = fourfold::load(o.input, o.checkpoint, &fates);
+  fourfold::AnyModule model = fourfold::load(o.input, o.checkpoint.options, &fates);
   const std::uintmax_t bytes_before = std::filesystem::file_size(o.input);  // -o may name the same file
   if (std::ranges::all_of(fates, [](const auto& fate) { return fate.kind.empty(); }))
     throw fourfold::Error(fmt::format(
@@ -203,27 +192,16 @@ int run(const Options& o) {
 
 Run add_quantize(CLI::App& command) {
   const auto options = std::make_shared<Options>();
-  const auto patterns = [&](const char* name, std::vector<std::string>& values, const char* what) {
-    command.add_option(name, values, what)->type_name("PATTERN")->allow_extra_args(false);
-  };
   command.add_option("IN", options->input, "A safetensors file: of this library, or a PyTorch state_dict")
       ->required();
   command.add_option("-o,--output", options->output, "The safetensors file to write")->required();
   command.add_option("--dtype", options->dtype, "Of the weights")
       ->check(CLI::IsMember({"qint8", "float16"}))
       ->capture_default_str();
-  patterns("--only", options->only, "Quantize these modules and no others; * and ? fit any characters");
-  patterns("--leave", options->leave, "Leave these modules as they are");
-  patterns("--linear", options->checkpoint.linear, "Matrices without bias that are Linear layers");
-  patterns("--embedding", options->checkpoint.embedding, "Embedding tables, which are quantized too");
-  command.add_option("--nonlinearity", options->nonlinearity, "Of RNN and RNNCell in a checkpoint")
-      ->check(CLI::IsMember({"tanh", "relu"}))
-      ->each([options = options.get()](const std::string& name) {
-        options->checkpoint.nonlinearity =
-            name == "relu" ? fourfold::Nonlinearity::relu : fourfold::Nonlinearity::tanh;
-      });
-  command.add_flag("--batch-first", options->checkpoint.batch_first,
-                   "LSTM, GRU and RNN in a checkpoint take [batch, time, …]");
+  add_patterns(command, "--only", options->only,
+               "Quantize these modules and no others; * and ? fit any characters");
+  add_patterns(command, "--leave", options->leave, "Leave these modules as they are");
+  add_checkpoint_options(command, options->checkpoint, "Embedding tables, which are quantized too");
   command.add_flag("--json", options->json, "Print JSON");
   return [options] { return run(*options); };
 }

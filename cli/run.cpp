@@ -28,6 +28,7 @@ int run(const Options& o) {
   if (std::filesystem::path(o.output).extension() != ".npy")
     throw fourfold::InvalidArgument(
         fmt::format("{}: the output is an npy file; its name must end with .npy", o.output));
+  require_heard(o.run.checkpoint, {o.model});
   const fourfold::AnyModule model = load_to_run(o.model, o.run);
   const fourfold::Tensor input = fourfold::formats::read_npy(o.run.input);
   const fourfold::Tensor output = run_model(model, input, o.run.lengths).front().second;

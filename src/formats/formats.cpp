@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <string_view>
 
 #include "base/file.h"
 #include "formats/npy.h"
@@ -31,6 +33,15 @@ std::string known_extensions() {
   return text;
 }
 
+// What torch.save writes: a zip archive with a pickle in it; before PyTorch 1.6, a pickle of protocol 2.
+bool is_pickle(std::span<const std::byte> first_bytes) {
+  const auto begins_with = [&](std::string_view magic) {
+    return first_bytes.size() >= magic.size() &&
+           std::memcmp(first_bytes.data(), magic.data(), magic.size()) == 0;
+  };
+  return begins_with("PK\3\4") || begins_with("\x80\2");
+}
+
 const Format& format_of_file(const std::filesystem::path& path) {
   base::InputFile file(path);
   std::array<std::byte, 16> buffer;
@@ -38,6 +49,10 @@ const Format& format_of_file(const std::filesystem::path& path) {
   file.read(first_bytes);
   for (const Format& format : all_formats)
     if (format.probe(first_bytes, file.size())) return format;
+  if (is_pickle(first_bytes))
+    throw Error(path.string() +
+                ": a PyTorch pickle (or another zip archive), which could run any code; save the model with "
+                "safetensors instead: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')");
 
   // A damaged file: the reader of its kind can say what is wrong with it.
   if (const Format* format = format_by_extension(path)) return *format;

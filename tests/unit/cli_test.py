@@ -137,6 +137,34 @@ class Cli(Test):
             self.assertIsNone(result["layers"])
             self.assertNotIn("trouble", result)
 
+    def test_inspect_hostile_names(self):
+        names = ("a" * 1_000_000 + ".end", "é" * 61, "line\nbreak\ttab", "\u202etxt.exe", "\x9b2J", "é" * 60)
+        path = self.folder / "model.safetensors"
+        layers = {"x" * 500: {"kind": "LSTM", "input_size": "y" * 5000}}
+        description = {"version": 1, "model": {"kind": "Module", "children": layers}}
+        write_safetensors(
+            path, {name: ("F32", [1], bytes(4)) for name in names}, fourfold=json.dumps(description)
+        )
+        text = self.ok("inspect", path)
+        self.assertLessEqual(max(map(len, text.splitlines())), 60 + 2 + 200)
+        for shown in ("a" * 39 + "…" + "a" * 16 + ".end  float32", "line?break?tab ", "?txt.exe ", "?2J "):
+            self.assertIn(shown, text)
+        self.assertIn("é" * 39 + "…" + "é" * 20 + "  float32", text)
+        self.assertIn("é" * 60 + "  float32", text)
+        self.assertIn('input_size="yyy', text)
+
+    def test_pickles_are_named(self):
+        for name, content in (
+            ("model.pt", b"PK\3\4"),
+            ("model.safetensors", b"PK\3\4"),
+            ("old.pth", b"\x80\2}"),
+        ):
+            path = self.folder / name
+            path.write_bytes(content + bytes(100))
+            for arguments in (("inspect", path), ("quantize", path, "-o", self.folder / "y.safetensors")):
+                self.refused(FAILED, f"{name}: a PyTorch pickle", *arguments)
+                self.refused(FAILED, "safetensors.torch.save_file(model.state_dict()", *arguments)
+
     def test_nothing_is_printed_before_a_size_is_refused(self):
         for option in ("--dimension", "--sequence", "--batch", "--depth", "--threads"):
             result = run("demo", option, 0)
@@ -218,7 +246,7 @@ class Cli(Test):
     def test_full_disk_leaves_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
             # A file may have 1 KiB here, which is what a disk that fills up looks like to the writer.
-            script = "ulimit -f 1; trap '' XFSZ; exec \"$0\" \"$@\""
+            script = 'ulimit -f 1; trap \'\' XFSZ; exec "$0" "$@"'
             environment = {**os.environ, "TMPDIR": folder}
             command = ["bash", "-c", script, *PROGRAM, "demo"]
             result = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -426,9 +454,10 @@ class Models(Test):
         self.ok("quantize", self.lstm, "-o", self.output)
         models = (self.lstm, self.output, "--input", self.input)
         result = json.loads(self.ok("compare", *models, "--json"))
-        self.assertEqual(result["file_bytes"]["float"], self.lstm.stat().st_size)
+        self.assertEqual(result["file_bytes"]["before"], self.lstm.stat().st_size)
         self.assertGreater(result["file_bytes"]["times_smaller"], 2)
-        self.assertGreater(result["latency_us"]["int8"], 0)
+        self.assertGreater(result["latency_us"]["after"], 0)
+        self.assertEqual(result["dtype"], {"before": "float32", "after": "int8"})
         self.assertEqual([output["name"] for output in result["outputs"]], ["output", "h", "c"])
         for output in result["outputs"]:
             self.assertTrue(0 < output["percent"] < 3, output)
@@ -455,6 +484,48 @@ class Models(Test):
         self.assertRegex(text, r"\d times (faster|slower)")
         self.assertNotIn("\033", text)
 
+    def test_layers_of_a_checkpoint_can_be_named(self):
+        """What tensors cannot tell is said on the command line, of those files that do not say it."""
+        rnn, values = self.folder / "rnn.safetensors", [0.5] * 12
+        write_safetensors(
+            rnn,
+            {
+                "rnn.weight_ih_l0": floats(1, 40, 3),
+                "rnn.weight_hh_l0": floats(2, 40, 40),
+                "out.weight": floats(3, 5, 40),
+            },
+        )
+        write_npy(self.input, (2, 2, 3), values)
+        part = ("--module", "rnn", "--input", self.input)
+        relu = ("--nonlinearity", "relu")
+        self.ok("run", rnn, *part, "-o", self.y)
+        tanh_output = read_npy(self.y)[1]
+        self.ok("run", rnn, *part, *relu, "-o", self.y)
+        relu_output = read_npy(self.y)[1]
+        self.assertTrue(max(map(abs, tanh_output)) < 1 < max(relu_output))
+        self.assertEqual(min(relu_output), 0)
+
+        self.ok("quantize", rnn, *relu, "--linear", "out", "-o", self.output)
+        models = ("compare", rnn, self.output, *part)
+        self.assertLess(json.loads(self.ok(*models, *relu, "--json"))["outputs"][0]["percent"], 3)
+        self.assertGreater(json.loads(self.ok(*models, "--json"))["outputs"][0]["percent"], 30)
+        write_npy(self.input, (1, 40), [0.1] * 40)
+        out = ("--module", "out", "--input", self.input)
+        self.refused(BAD_USAGE, "author's own", "compare", rnn, self.output, *out)
+        result = json.loads(self.ok("compare", rnn, self.output, *out, "--linear", "out", "--json"))
+        self.assertLess(result["outputs"][0]["percent"], 3)
+        for option in (relu, ("--linear", "out"), ("--embedding", "out"), ("--batch-first",)):
+            self.refused(BAD_USAGE, "says itself", "run", self.output, *part, "-o", self.y, *option)
+            self.refused(BAD_USAGE, "says itself", "compare", self.output, self.output, *part, *option)
+
+    def test_compare_names_dtypes(self):
+        self.ok("quantize", self.lstm, "--dtype", "float16", "-o", self.output)
+        text = self.ok("compare", self.lstm, self.output, "--input", self.input)
+        self.assertRegex(text.splitlines()[0], r"^ +float32 +float16$")
+        self.assertIn("mean |float32|", text)
+        text = self.ok("compare", self.output, self.lstm, "--input", self.input)
+        self.assertRegex(text.splitlines()[0], r"^ +float16 +float32$")
+
     def test_compare_with_itself(self):
         result = json.loads(self.ok("compare", self.lstm, self.lstm, "--input", self.input, "--json"))
         output = result["outputs"][0]
@@ -467,7 +538,7 @@ class Models(Test):
         other = self.folder / "other.safetensors"
         write_safetensors(other, lstm_tensors(hidden=8))
         for message, *arguments in (
-            ("INT8 is required", self.lstm, *end),
+            ("AFTER is required", self.lstm, *end),
             ("module of its author's own", self.tagger, self.tagger, *end),
             ("module of its author's own", self.lstm, self.tagger, *end),
             ("not one model", self.lstm, other, *end),
