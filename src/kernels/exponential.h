@@ -12,9 +12,10 @@
 
 namespace fourfold::kernels {
 
-// e^-x, or e^-2x, as s + s*p. NaN stays NaN.
+// e^-x, or e^-2x, as s + su*q. NaN stays NaN.
 struct Power {
-  float s, p;
+  float s, su, q;
+  float value() const { return std::fma(su, q, s); }
 };
 static inline Power exponential(float x, const Exponential& e) {
   const float clamped = x < -e.limit ? -e.limit : x > e.limit ? e.limit : x;
@@ -22,8 +23,7 @@ static inline Power exponential(float x, const Exponential& e) {
   const float u = std::fma(rounded - exp_round, e.ln2, clamped);
   const auto bits = std::bit_cast<std::uint32_t>(rounded);
   const float s = std::bit_cast<float>(static_cast<std::uint32_t>(exp2_table[bits % 8]) + (bits << 20));
-  const float p = std::fma(std::fma(std::fma(e.c4, u, e.c3), u, e.c2), u, e.c1) * u;
-  return {s, p};
+  return {s, s * u, std::fma(std::fma(e.c3, u, e.c2), u, e.c1)};
 }
 
 }  // namespace fourfold::kernels

@@ -95,7 +95,8 @@ struct ProjectArgs {
 inline constexpr int side_rows = 8;
 struct SideProduct {
   MatrixView weights;
-  Rows rows;  // side_rows of them
+  const std::uint8_t* q;                // side_rows rows, as interleave_rows makes them
+  const RowQuantization* quantization;  // [side_rows]
   const float* bias;
   float* y;
   std::ptrdiff_t y_stride;

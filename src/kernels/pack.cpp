@@ -1,6 +1,7 @@
 #include "kernels/pack.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace fourfold::kernels {
 namespace {
@@ -106,6 +107,12 @@ void unpack_qint8(const PackedMatrix& packed, std::int8_t* weight, float* scale)
     const int row = row_at(slot, packed.rows, packed.gates);
     if (row >= 0) scale[row] = packed.scale[static_cast<std::size_t>(slot)];
   }
+}
+
+void interleave_rows(const Rows& rows, int inputs, std::uint8_t* to) {
+  for (int k = 0; k < inputs; k += input_group)
+    for (int r = 0; r < side_rows; ++r, to += input_group)
+      std::memcpy(to, rows.q + r * rows.stride + k, input_group);
 }
 
 base::Buffer<float> pack_rows(const float* values, int rows, int gates) {

@@ -112,47 +112,25 @@ void project(const ProjectArgs& a) {
   }
 }
 
-float exp_minus_twice(float x) {
-  const Power e = exponential(x, exp_minus_2x);
-  return std::fma(e.s, e.p, e.s);
-}
+// sigmoid(x) is 1 / sigmoid_denominator(x).
+float sigmoid_denominator(float x) { return 1.0f + exponential(x, exp_minus_x).value(); }
 
-// 1 + e^-x, the denominator of a sigmoid, as a sum not yet rounded: what 1 + s loses goes into the small
-// term.
-struct Denominator {
-  float large, small;
-};
-Denominator sigmoid_denominator(float x) {
-  const Power e = exponential(x, exp_minus_x);
-  const float large = 1.0f + e.s;
-  const float lost = e.s - (large - 1.0f);
-  return {large, std::fma(e.s, e.p, lost)};
-}
-
-// (1 - e^-2x) / ((1 + e^-2x) * d): tanh(x), times the sigmoid that has this denominator, in one division.
-float tanh_over(float x, const Denominator& d) {
-  const float e = exp_minus_twice(x);
-  return (1.0f - e) / (std::fma(d.large, e, std::fma(d.small, e, d.small)) + d.large);
+// tanh(x) / d
+float tanh_over(float x, float d) {
+  const float e = exponential(x, exp_minus_2x).value();
+  return (1.0f - e) / std::fma(d, e, d);
 }
 
 // c' = sigmoid(f)*c + sigmoid(i)*tanh(g), h' = sigmoid(o)*tanh(c'). The two terms of c' may cancel, so both
 // are divided by f's denominator at the end: the last roundings are relative to c'.
 void lstm_gates(float i, float f, float g, float o, float& c, float& h) {
-  const float update = tanh_over(g, sigmoid_denominator(i));
-  const Denominator d = sigmoid_denominator(f);
-  const float df = d.small + d.large;
-  c = std::fma(update, df, c) / df;
+  const float update = tanh_over(g, sigmoid_denominator(i)), d = sigmoid_denominator(f);
+  c = std::fma(update, d, c) / d;
   h = tanh_over(c, sigmoid_denominator(o));
 }
 
-float sigmoid(float x) {
-  const Denominator d = sigmoid_denominator(x);
-  return 1.0f / (d.small + d.large);
-}
-float tanh(float x) {
-  const float e = exp_minus_twice(x);
-  return (1.0f - e) / (1.0f + e);
-}
+float sigmoid(float x) { return 1.0f / sigmoid_denominator(x); }
+float tanh(float x) { return tanh_over(x, 1.0f); }
 float relu(float x) { return x < 0 ? 0 : x; }  // NaN stays NaN
 
 // r and z are whole; n's two parts come apart, since r stands between them.

@@ -31,8 +31,8 @@
 
 #include <type_traits>
 
-#include "kernels/gates.h"
 #include "kernels/kernels.h"
+#include "kernels/simd_gates.h"
 
 namespace fourfold::kernels {
 
@@ -111,15 +111,21 @@ struct SimdKernels {
 
   // y[m][b] = the product of rows r + m with block b of a panel, back in float, plus addend(m, b).
   struct Qint8 {
+    // What a sum starts from: less the zero point times the sum of a row's weights.
+    static I start(const RowQuantization& by, const std::int32_t* row_sum) {
+      return S::mul_int(S::set1_int(-by.zero_point - S::activation_offset), S::load_int(row_sum));
+    }
+
     // The sums of blocks [first, first + count).
     template <int first, int count, int MR, int NB>
     static void sum_blocks(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride,
-                           const std::int8_t* w, int groups) {
+                           const RowQuantization* by, const std::int8_t* w, const std::int32_t* row_sum,
+                           int groups) {
       constexpr std::ptrdiff_t line = block_rows * input_group;
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
-        for (int b = first; b < first + count; ++b) sums[m][b] = S::zero_int();
+        for (int b = first; b < first + count; ++b) sums[m][b] = start(by[m], row_sum + b * block_rows);
       for (int g = 0; g < groups; ++g) {
         const std::int8_t* lines = w + std::ptrdiff_t{g} * NB * line;
         typename S::W weights[count];
@@ -135,13 +141,14 @@ struct SimdKernels {
     }
 
     template <int MR, int NB>
-    static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride, const std::int8_t* w,
+    static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride,
+                    const RowQuantization* by, const std::int8_t* w, const std::int32_t* row_sum,
                     int groups) {
       if constexpr (NB <= S::tile_blocks_qint8) {
-        sum_blocks<0, NB>(sums, q, stride, w, groups);
+        sum_blocks<0, NB>(sums, q, stride, by, w, row_sum, groups);
       } else {
-        sum_blocks<0, S::tile_blocks_qint8>(sums, q, stride, w, groups);
-        sum_blocks<S::tile_blocks_qint8, NB - S::tile_blocks_qint8>(sums, q, stride, w, groups);
+        sum_blocks<0, S::tile_blocks_qint8>(sums, q, stride, by, w, row_sum, groups);
+        sum_blocks<S::tile_blocks_qint8, NB - S::tile_blocks_qint8>(sums, q, stride, by, w, row_sum, groups);
       }
     }
 
@@ -152,11 +159,12 @@ struct SimdKernels {
       const auto* weights = static_cast<const std::int8_t*>(w.weights) +
                             static_cast<std::ptrdiff_t>(panel) * groups * w.panel_rows() * input_group;
       const std::uint8_t* q = rows.q + r * rows.stride;
+      const std::int32_t* row_sum = w.row_sum + static_cast<std::ptrdiff_t>(panel) * w.panel_rows();
       I sums[MR][NB];
       if constexpr (MR == 1 && S::sum_streams == 2) {
-        sum_two_streams(sums, q, weights, groups);
+        sum_two_streams(sums, q, rows.quantization[r], weights, row_sum, groups);
       } else {
-        sum(sums, q, rows.stride, weights, groups);
+        sum(sums, q, rows.stride, rows.quantization + r, weights, row_sum, groups);
       }
       to_float(y, sums, w, rows, r, panel, addend);
     }
@@ -168,25 +176,25 @@ struct SimdKernels {
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(panel) * w.panel_rows();
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m) {
-        const RowQuantization by = rows.quantization[r + m];
-        const F scale = S::set1(by.scale);
-        const I zero_point = S::set1_int(by.zero_point + S::activation_offset);
+        const F scale = S::set1(rows.quantization[r + m].scale);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b) {
-          const std::ptrdiff_t n = first + b * block_rows;
-          const I whole = S::sub_int(sums[m][b], S::mul_int(zero_point, S::load_int(w.row_sum + n)));
-          y[m][b] = S::fma(S::to_float(whole), S::mul(scale, S::load(w.scale + n)), addend(m, b));
-        }
+        for (int b = 0; b < NB; ++b)
+          y[m][b] = S::fma(S::to_float(sums[m][b]), S::mul(scale, S::load(w.scale + first + b * block_rows)),
+                           addend(m, b));
       }
     }
 
     // One row has too few sums in flight to hide the latency of the instruction: twice as many, then added.
     template <int NB>
-    static void sum_two_streams(I (&sums)[1][NB], const std::uint8_t* q, const std::int8_t* w, int groups) {
+    static void sum_two_streams(I (&sums)[1][NB], const std::uint8_t* q, const RowQuantization& by,
+                                const std::int8_t* w, const std::int32_t* row_sum, int groups) {
       constexpr std::ptrdiff_t line = block_rows * input_group;
       I odd[NB];
 #pragma GCC unroll 4
-      for (int b = 0; b < NB; ++b) sums[0][b] = odd[b] = S::zero_int();
+      for (int b = 0; b < NB; ++b) {
+        sums[0][b] = start(by, row_sum + b * block_rows);
+        odd[b] = S::zero_int();
+      }
       int g = 0;
       for (; g + 2 <= groups; g += 2) {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
@@ -215,17 +223,10 @@ struct SimdKernels {
   // rows with one block.
   template <int panels, int gates>
   static void sum_with_side(I (*sums)[1][gates], const std::uint8_t* q, const std::int8_t* w, int groups,
-                            I (&side)[side_rows], const std::uint8_t* x, std::ptrdiff_t x_stride,
-                            const std::int8_t* side_w, std::ptrdiff_t side_step, int side_groups) {
+                            I (&side)[side_rows], const std::uint8_t* x, const std::int8_t* side_w,
+                            int side_groups) {
     constexpr std::ptrdiff_t line = block_rows * input_group;
     const std::ptrdiff_t panel_bytes = groups * gates * line;
-#pragma GCC unroll 2
-    for (int p = 0; p < panels; ++p)
-#pragma GCC unroll 4
-      for (int b = 0; b < gates; ++b) sums[p][0][b] = S::zero_int();
-#pragma GCC unroll 8
-    for (int r = 0; r < side_rows; ++r) side[r] = S::zero_int();
-
     const auto own = [&](int g) __attribute__((always_inline)) {
       const typename S::A a = S::broadcast(q + std::ptrdiff_t{g} * input_group);
 #pragma GCC unroll 2
@@ -236,10 +237,10 @@ struct SimdKernels {
                  a);
     };
     const auto other = [&](int g) __attribute__((always_inline)) {
-      const typename S::W weights = S::load_weights(side_w + g * side_step);
+      const typename S::W weights = S::load_weights(side_w + g * std::ptrdiff_t{gates} * line);
 #pragma GCC unroll 8
       for (int r = 0; r < side_rows; ++r)
-        S::dot(side[r], weights, S::broadcast(x + r * x_stride + std::ptrdiff_t{g} * input_group));
+        S::dot(side[r], weights, S::broadcast(x + (std::ptrdiff_t{g} * side_rows + r) * input_group));
     };
     const int both = groups < side_groups ? groups : side_groups;
     for (int g = 0; g < both; ++g) {
@@ -251,7 +252,7 @@ struct SimdKernels {
   }
 
   // All panels of a step of one row, in pairs, each with a block of the side product; then what is left of
-  // that. finish(panel, gates) takes the gates of a panel.
+  // that. finish.operator()<panels>(places, gates) makes a new state of the gates.
   template <int gates, class Addends, class Finish>
   static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
     const MatrixView& w = a.weights;
@@ -261,35 +262,47 @@ struct SimdKernels {
     int block = side.block_begin;
     const auto run = [&]<int panels>(int panel) __attribute__((always_inline)) {
       constexpr std::ptrdiff_t line = block_rows * input_group;
-      I sums[panels > 0 ? panels : 1][1][gates], side_sums[side_rows];
+      constexpr int count = panels > 0 ? panels : 1;
+      I sums[count][1][gates], side_sums[side_rows];
+#pragma GCC unroll 2
+      for (int p = 0; p < panels; ++p)
+#pragma GCC unroll 4
+        for (int b = 0; b < gates; ++b)
+          sums[p][0][b] = Qint8::start(*a.rows.quantization,
+                                       w.row_sum + (std::ptrdiff_t{panel + p} * gates + b) * block_rows);
       const bool has_side = block < side.block_end;
-      const std::ptrdiff_t side_panel = block / side.weights.panel_blocks;
-      const std::int8_t* side_w =
-          static_cast<const std::int8_t*>(side.weights.weights) +
-          (side_panel * side_groups * side.weights.panel_blocks + block % side.weights.panel_blocks) * line;
+      const std::ptrdiff_t n = std::ptrdiff_t{block} * block_rows;
+      if (has_side) {
+#pragma GCC unroll 8
+        for (int r = 0; r < side_rows; ++r)
+          side_sums[r] = Qint8::start(side.quantization[r], side.weights.row_sum + n);
+      }
+      const std::ptrdiff_t side_panel = block / gates;
+      const std::int8_t* side_w = static_cast<const std::int8_t*>(side.weights.weights) +
+                                  (side_panel * side_groups * gates + block % gates) * line;
       sum_with_side<panels, gates>(
           sums, a.rows.q,
           static_cast<const std::int8_t*>(w.weights) + std::ptrdiff_t{panel} * groups * gates * line,
-          panels > 0 ? groups : 0, side_sums, side.rows.q, side.rows.stride, side_w,
-          side.weights.panel_blocks * line, has_side ? side_groups : 0);
+          panels > 0 ? groups : 0, side_sums, side.q, side_w, has_side ? side_groups : 0);
+      if constexpr (panels > 0) {
+        F y[panels][gates];
+        Place places[panels];
 #pragma GCC unroll 2
-      for (int p = 0; p < panels; ++p) {
-        F y[1][gates];
-        Qint8::to_float(y, sums[p], w, a.rows, 0, panel + p, addend_of(panel + p, 0));
-        finish(panel + p, 0, y[0]);
+        for (int p = 0; p < panels; ++p) {
+          places[p] = {panel + p, 0};
+          F row[1][gates];
+          Qint8::to_float(row, sums[p], w, a.rows, 0, panel + p, addend_of(panel + p, 0));
+#pragma GCC unroll 4
+          for (int g = 0; g < gates; ++g) y[p][g] = row[0][g];
+        }
+        finish.template operator()<panels>(places, y);
       }
       if (!has_side) return;
-      const std::ptrdiff_t n = std::ptrdiff_t{block} * block_rows;
       const F scale = S::load(side.weights.scale + n), bias = S::load(side.bias + n);
-      const I row_sum = S::load_int(side.weights.row_sum + n);
 #pragma GCC unroll 8
-      for (int r = 0; r < side_rows; ++r) {
-        const RowQuantization by = side.rows.quantization[r];
-        const I zero_point = S::set1_int(by.zero_point + S::activation_offset);
-        const I whole = S::sub_int(side_sums[r], S::mul_int(zero_point, row_sum));
+      for (int r = 0; r < side_rows; ++r)
         S::store(side.y + r * side.y_stride + n,
-                 S::fma(S::to_float(whole), S::mul(S::set1(by.scale), scale), bias));
-      }
+                 S::fma(S::to_float(side_sums[r]), S::mul(S::set1(side.quantization[r].scale), scale), bias));
       ++block;
     };
     const int count = a.panel_end - a.panel_begin;
@@ -381,7 +394,7 @@ struct SimdKernels {
   }
 
   template <class Product>
-  static void project(const ProjectArgs& a) {
+  __attribute__((flatten)) static void project(const ProjectArgs& a) {
     for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
       const int first = panel * a.weights.panel_rows();
       for_tiles(a.rows.count, [&]<int MR>(int r) {
@@ -398,56 +411,6 @@ struct SimdKernels {
     });
   }
 
-  struct Power {
-    F s, p;
-  };
-  static Power exponential(F x, const Exponential& e) {
-    const F clamped = S::clamp(x, e.limit), round = S::set1(exp_round);
-    const F rounded = S::fma(clamped, S::set1(e.log2e), round);
-    const F u = S::fma(S::sub(rounded, round), S::set1(e.ln2), clamped);
-    F p = S::fma(S::set1(e.c4), u, S::set1(e.c3));
-    p = S::fma(S::fma(p, u, S::set1(e.c2)), u, S::set1(e.c1));
-    return {S::exp2_of(rounded), S::mul(p, u)};
-  }
-
-  static F exp_minus_twice(F x) {
-    const Power e = exponential(x, exp_minus_2x);
-    return S::fma(e.s, e.p, e.s);
-  }
-
-  struct Denominator {
-    F large, small;
-  };
-  static Denominator sigmoid_denominator(F x) {
-    const Power e = exponential(x, exp_minus_x);
-    const F one = S::set1(1), large = S::add(one, e.s);
-    const F lost = S::sub(e.s, S::sub(large, one));
-    return {large, S::fma(e.s, e.p, lost)};
-  }
-
-  static F tanh_over(F x, Denominator d) {
-    const F e = exp_minus_twice(x);
-    const F both = S::add(S::fma(d.large, e, S::fma(d.small, e, d.small)), d.large);
-    return S::div(S::sub(S::set1(1), e), both);
-  }
-
-  static void lstm_gates(const F (&gate)[4], F& c, F& h) {
-    const F update = tanh_over(gate[2], sigmoid_denominator(gate[0]));
-    const Denominator d = sigmoid_denominator(gate[1]);
-    const F df = S::add(d.small, d.large);
-    c = S::div(S::fma(update, df, c), df);
-    h = tanh_over(c, sigmoid_denominator(gate[3]));
-  }
-
-  static F sigmoid(F x) {
-    const Denominator d = sigmoid_denominator(x);
-    return S::div(S::set1(1), S::add(d.small, d.large));
-  }
-  static F tanh(F x) {
-    const F e = exp_minus_twice(x), one = S::set1(1);
-    return S::div(S::sub(one, e), S::add(one, e));
-  }
-
   // A step's new h: stored, and kept for its quantization. What stands past hidden_size is zero as long as h
   // is finite: it changes neither the smallest nor the largest value.
   static void put_h(const StepArgs& a, int unit, int row, F h, Range& range) {
@@ -462,36 +425,74 @@ struct SimdKernels {
     for (int k = 0; k < a.hidden_size; k += 16) rounding.put(S::load(a.next.row + k), a.next.q + k);
   }
 
-  static F finish_lstm(const StepArgs& a, int panel, int row, const F (&gates)[4]) {
-    float* c_row = a.state + row * a.state_stride + panel * block_rows;
-    F c = S::load(c_row), h;
-    lstm_gates(gates, c, h);
-    S::store(c_row, c);
-    return h;
+  // The gates of N vectors of 16 units are computed together.
+  template <int N>
+  using Ops = std::conditional_t<N == 1, S, Twice<S>>;
+  template <int N, class Value>
+  static typename Ops<N>::F join(const Value& value) {
+    if constexpr (N == 1)
+      return value(0);
+    else
+      return {value(0), value(1)};
+  }
+  template <int N, class Visit>
+  static void split(const typename Ops<N>::F& joined, const Visit& visit) {
+    if constexpr (N == 1) {
+      visit(0, joined);
+    } else {
+      visit(0, joined.first);
+      visit(1, joined.second);
+    }
   }
 
-  static F finish_gru(const StepArgs& a, int panel, int row, const F (&gates)[3]) {
-    float* state = a.state + row * a.state_stride + panel * block_rows;
-    const F input_n = S::load(a.pre + row * a.pre_stride + (std::ptrdiff_t{panel} * 3 + 2) * block_rows);
-    const F n = tanh(S::fma(sigmoid(gates[0]), gates[2], input_n));
-    const F h = S::fma(sigmoid(gates[1]), S::sub(S::load(state), n), n);
-    S::store(state, h);
-    return h;
+  // Which 16 units of which row.
+  struct Place {
+    int panel, row;
+  };
+  static float* state_at(const StepArgs& a, Place at) {
+    return a.state + at.row * a.state_stride + at.panel * block_rows;
   }
 
-  // A step of an LSTM or a GRU. addend_of(panel, r) is what the product of row r is added to; finish(a,
-  // panel, row, gates) makes h of a panel's gates.
-  template <class Product, int gate_count, class AddendOf, class Finish>
-  static void gated_step(const StepArgs& a, const AddendOf& addend_of, const Finish& finish) {
+  struct FinishLstm {
+    template <int N>
+    static typename Ops<N>::F run(const StepArgs& a, const Place* at, const F (*gates)[4]) {
+      const auto gate = [&](int g) { return join<N>([&](int n) { return gates[n][g]; }); };
+      auto c = join<N>([&](int n) { return S::load(state_at(a, at[n])); });
+      typename Ops<N>::F h;
+      SimdGates<Ops<N>>::lstm(gate(0), gate(1), gate(2), gate(3), c, h);
+      split<N>(c, [&](int n, F value) { S::store(state_at(a, at[n]), value); });
+      return h;
+    }
+  };
+
+  struct FinishGru {
+    template <int N>
+    static typename Ops<N>::F run(const StepArgs& a, const Place* at, const F (*gates)[3]) {
+      const auto gate = [&](int g) { return join<N>([&](int n) { return gates[n][g]; }); };
+      const auto input_n = join<N>([&](int n) {
+        return S::load(a.pre + at[n].row * a.pre_stride + (std::ptrdiff_t{at[n].panel} * 3 + 2) * block_rows);
+      });
+      auto h = join<N>([&](int n) { return S::load(state_at(a, at[n])); });
+      SimdGates<Ops<N>>::gru(gate(0), gate(1), input_n, gate(2), h);
+      split<N>(h, [&](int n, F value) { S::store(state_at(a, at[n]), value); });
+      return h;
+    }
+  };
+
+  // A step of an LSTM or a GRU. addend_of(panel, r) is what the product of row r is added to; Finish makes h
+  // of gates.
+  template <class Product, int gate_count, class Finish, class AddendOf>
+  static void gated_step(const StepArgs& a, const AddendOf& addend_of) {
     Range range;
-    const auto finish_row = [&](int panel, int row, const F(&gates)[gate_count])
+    const auto finish = [&]<int N>(const Place* at, const F(*gates)[gate_count])
         __attribute__((always_inline)) {
-      put_h(a, panel * block_rows, row, finish(a, panel, row, gates), range);
+      split<N>(Finish::template run<N>(a, at, gates),
+               [&](int n, F h) { put_h(a, at[n].panel * block_rows, at[n].row, h, range); });
     };
     bool done = false;
     if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
       if (a.side != nullptr) {
-        panels_with_side<gate_count>(a, addend_of, finish_row);
+        panels_with_side<gate_count>(a, addend_of, finish);
         done = true;
       }
     }
@@ -500,35 +501,37 @@ struct SimdKernels {
       for_tiles(a.rows.count, [&]<int MR>(int r) {
         F gates[MR][gate_count];
         Product::product(gates, a.weights, a.rows, r, panel, addend_of(panel, r));
-        for (int m = 0; m < MR; ++m) finish_row(panel, r + m, gates[m]);
+        int m = 0;
+        for (; m + 2 <= MR; m += 2) {
+          const Place at[] = {{panel, r + m}, {panel, r + m + 1}};
+          finish.template operator()<2>(at, gates + m);
+        }
+        if constexpr (MR % 2 == 1) {
+          const Place at = {panel, r + m};
+          finish.template operator()<1>(&at, gates + m);
+        }
       });
     }
     quantize_h(a, range);
   }
 
   template <class Product>
-  static void lstm_step(const StepArgs& a) {
-    gated_step<Product, 4>(
-        a,
-        [&](int panel, int r) {
-          return Addend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 4 * block_rows, a.pre_stride};
-        },
-        finish_lstm);
+  __attribute__((flatten)) static void lstm_step(const StepArgs& a) {
+    gated_step<Product, 4, FinishLstm>(a, [&](int panel, int r) {
+      return Addend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 4 * block_rows, a.pre_stride};
+    });
   }
 
   template <class Product>
-  static void gru_step(const StepArgs& a) {
-    gated_step<Product, 3>(
-        a,
-        [&](int panel, int r) {
-          return GruAddend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 3 * block_rows, a.pre_stride,
-                           a.hidden_bias + panel * block_rows};
-        },
-        finish_gru);
+  __attribute__((flatten)) static void gru_step(const StepArgs& a) {
+    gated_step<Product, 3, FinishGru>(a, [&](int panel, int r) {
+      return GruAddend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 3 * block_rows, a.pre_stride,
+                       a.hidden_bias + panel * block_rows};
+    });
   }
 
   template <class Product>
-  static void rnn_step(const StepArgs& a) {
+  __attribute__((flatten)) static void rnn_step(const StepArgs& a) {
     Range range;
     for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
       const int first = panel * a.weights.panel_rows();
@@ -538,7 +541,8 @@ struct SimdKernels {
                          Addend{a.pre + r * a.pre_stride + first, a.pre_stride});
         for (int m = 0; m < MR; ++m)
           for (int b = 0; b < NB; ++b)
-            put_h(a, first + b * block_rows, r + m, a.relu ? S::relu(gates[m][b]) : tanh(gates[m][b]), range);
+            put_h(a, first + b * block_rows, r + m,
+                  a.relu ? S::relu(gates[m][b]) : SimdGates<S>::tanh(gates[m][b]), range);
       });
     });
     quantize_h(a, range);

@@ -17,7 +17,7 @@ namespace {
 // right relative to their size.
 float tanh_of(float x) {
   const kernels::Power e = kernels::exponential(std::fabs(x), kernels::exp_minus_2x);
-  return std::copysign(std::fma(-e.s, e.p, 1.0f - e.s) / std::fma(e.s, e.p, 1.0f + e.s), x);
+  return std::copysign(std::fma(-e.su, e.q, 1.0f - e.s) / std::fma(e.su, e.q, 1.0f + e.s), x);
 }
 
 // 1 / (1 + e^-x); what 1 + s loses goes into the small term.
@@ -25,7 +25,7 @@ float sigmoid_of(float x) {
   const kernels::Power e = kernels::exponential(x, kernels::exp_minus_x);
   const float large = 1.0f + e.s;
   const float lost = e.s - (large - 1.0f);
-  return 1.0f / (large + std::fma(e.s, e.p, lost));
+  return 1.0f / (large + std::fma(e.su, e.q, lost));
 }
 
 // ---- In double, for LogSoftmax ----

@@ -179,7 +179,8 @@ struct Pass {
     const int gates = direction.ih.gates, begin = panels.begin * gates,
               blocks = (panels.end - panels.begin) * gates;
     return {.weights = direction.ih.view(),
-            .rows = input_rows(next),
+            .q = scratch.side.data(),
+            .quantization = input_rows(next).quantization,
             .bias = direction.bias.data(),
             .y = next.pre,
             .y_stride = pre_stride(),
@@ -227,7 +228,10 @@ struct Pass {
       group = ahead && begin > 0 ? next : group_at(begin);
       if (!ahead || begin == 0) project_input(group, panels);
       const bool has_next = ahead && begin + group.count < call.steps;
-      if (has_next) next = group_at(begin + group.count);
+      if (has_next) {
+        next = group_at(begin + group.count);
+        kernels::interleave_rows(input_rows(next), direction.ih.inputs, scratch.side.data());
+      }
       for (int i = begin; i < std::min(begin + group.count, call.steps); ++i) {
         const std::ptrdiff_t slot = std::ptrdiff_t{slot_after(time(i))} * batch();
         kernels::SideProduct side;
@@ -323,6 +327,8 @@ struct Forward {
     const std::size_t batch = to_size(call.batch), units = to_size(weights.hidden_size);
     scratch.pre.reserve(to_size(std::max(chunk_steps, may_work_ahead() ? 2 * kernels::side_rows : 0)) *
                         batch * to_size(pre_stride));
+    const int most_inputs = std::max(weights.input_size, weights.directions * weights.state_size());
+    if (may_work_ahead()) scratch.side.reserve(to_size(kernels::side_rows * padded(most_inputs)));
     scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
     scratch.zeros.reserve(
         std::max(to_size(std::max(c_size, h_size)), to_size(padded(weights.proj_size) + 64)));
@@ -458,6 +464,7 @@ void RecurrentScratch::reserve_as(const RecurrentScratch& other) {
   buffer(gathered, other.gathered);
   buffer(hidden, other.hidden);
   buffer(row, other.row);
+  buffer(side, other.side);
   buffer(pre, other.pre);
   buffer(carried, other.carried);
   buffer(zeros, other.zeros);

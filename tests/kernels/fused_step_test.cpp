@@ -65,8 +65,16 @@ struct FusedCase {
                     {},
                     {}};
     const Rows side_input = {side_bytes.data(), side_quantization.data(), nullptr, stride, side_rows};
-    const SideProduct side = {side_weights.view(), side_input, packed_bias.data(),   outcome.side.data(),
-                              packed_gates,        0,          side_weights.blocks()};
+    base::Buffer<std::uint8_t> interleaved(to_size(side_rows * stride));
+    interleave_rows(side_input, side_inputs, interleaved.data());
+    const SideProduct side = {side_weights.view(),
+                              interleaved.data(),
+                              side_quantization.data(),
+                              packed_bias.data(),
+                              outcome.side.data(),
+                              packed_gates,
+                              0,
+                              side_weights.blocks()};
     const bool on_the_side = fused && table.side_products && cell != Cell::rnn;
     StepArgs args{.weights = weights.view(),
                   .rows = {bytes.data(), &quantization, nullptr, stride, 1},
