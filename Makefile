@@ -10,7 +10,7 @@ SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 .NOTPARALLEL:
 
 .PHONY: help demo charlm vad test release-test sanitize thread-sanitize checks bench fuzz lint format clean
-.PHONY: wheel python-test bench-kernels test-aarch64
+.PHONY: wheel site minilm g2p python-test bench-kernels test-aarch64
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
@@ -75,6 +75,18 @@ wheel: ## The Python package, as dist/fourfold-*.whl
 	@tools/python_env.sh $(PYTHON) build
 	rm -rf dist
 	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PYTHON) -m pip wheel -q --no-build-isolation --no-deps -w dist .
+
+site: wheel
+	rm -rf build-python/site
+	$(PYTHON) -m pip install -q --no-deps --target build-python/site dist/fourfold-*.whl
+
+minilm: site ## Sentence embeddings before and after, beside its peers (examples/minilm)
+	@tools/python_env.sh $(PYTHON) examples
+	PYTHONPATH=build-python/site $(PYTHON) examples/minilm/minilm.py
+
+g2p: site ## Spelling to phonemes on GRU cells, beside g2p_en's NumPy (examples/g2p)
+	@tools/python_env.sh $(PYTHON) examples
+	PYTHONPATH=build-python/site $(PYTHON) examples/g2p/g2p.py --measure 5000
 
 python-test: ## The wheel's tests, in an environment with PyTorch 2.13 and in one with NumPy alone
 	@if tools/python_env.sh $(PYTHON) test; then tools/python_test.sh $(PYTHON); \

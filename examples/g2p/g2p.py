@@ -83,7 +83,7 @@ class Network(nn.Module):
 
 
 def make_g2p(quantize=None):
-    """g2p_en's G2p; with `quantize`, its network as a module that `quantize` has changed.
+    """g2p_en's G2p; with `quantize`, it runs its network as a module that `quantize` has changed.
 
     Without nltk's data it knows no sentences: predict(word) works, and a call does not.
     """
@@ -94,10 +94,12 @@ def make_g2p(quantize=None):
                 super().__init__()
             except LookupError:  # there are no data of nltk's
                 self.load_variables()
-            self.network = quantize(Network(self.variables).eval()) if quantize else None
+            network = Network(self.variables).eval()
+            self.variables.close()
+            self.network = quantize(network) if quantize else network
 
         def predict(self, word: str) -> list[str]:
-            if self.network is None:
+            if quantize is None:
                 return super().predict(word)
             unknown = self.g2idx["<unk>"]
             letters = torch.tensor([self.g2idx.get(c, unknown) for c in word] + [self.g2idx["</s>"]])
@@ -147,9 +149,8 @@ def measure(words: list[str], seconds: float) -> dict:
     results = {}
     for name, engine in engines.items():
         got = [engine.predict(word) for word in words]
-        network = engine.network or Network(engine.variables)
         results[name] = {
-            "network_bytes": state_bytes(network),
+            "network_bytes": state_bytes(engine.network),
             "same_words": sum(a == b for a, b in zip(got, expected)),
             "microseconds_per_word": times[name] / len(some),
         }
@@ -157,7 +158,8 @@ def measure(words: list[str], seconds: float) -> dict:
 
 
 def print_table(found: dict) -> None:
-    print(f"{found['words']} words of CMUdict, {found['threads']} thread(s)\n")
+    threads = found["threads"]
+    print(f"{found['words']} words of CMUdict, {threads} thread{'s' if threads > 1 else ''}\n")
     print(f"{'':14}  {'network':>10}  {'same phonemes as g2p_en':>24}  {'time of a word':>14}")
     for name, result in found["engines"].items():
         same = f"{result['same_words']} ({100 * result['same_words'] / found['words']:.2f} %)"

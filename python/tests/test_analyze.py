@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 import fourfold
+from fourfold._analysis.values import float_tensors
 
 QUICK = {"seconds": 0.01}
 
@@ -161,9 +162,7 @@ def test_trained_models_run_through_and_leaving_out_lowers_the_error_as_said(tas
         with torch.no_grad():
             args = inputs if isinstance(inputs, tuple) else (inputs,)
             outputs = [m(*args) for m in (fourfold.quantize_dynamic(model, kept), model)]
-            actual, expected = (
-                torch.cat([t.flatten() for _, t in fourfold._analysis.run.float_tensors(o)]) for o in outputs
-            )
+            actual, expected = (torch.cat([t.flatten() for _, t in float_tensors(o)]) for o in outputs)
         assert mean_error(actual, expected) == pytest.approx(choice.error, rel=1e-3)
     if report.advice.leave:
         assert report.advice.error < 0.9 * report.difference.relative

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from conftest import MODELS, ROOT
+from conftest import ROOT
 from torch import nn
 
 import fourfold
@@ -120,13 +120,16 @@ def g2p():
     return example(G2P)
 
 
-def test_g2p_spells_nearly_all_words_as_in_float(g2p):
+def test_g2p_spells_nearly_all_words_as_in_float(g2p, capsys):
     if not g2p.DICTIONARY.exists():
         pytest.skip(f"{g2p.DICTIONARY} is not there: FOURFOLD_MODELS names the folder of the trained models")
     torch.set_num_threads(1)
     words = g2p.dictionary_words(g2p.DICTIONARY, 600)
     assert len(set(words)) == 600
-    found = g2p.measure(words, 0.01)["engines"]
+    measured = g2p.measure(words, 0.01)
+    g2p.print_table(measured)
+    assert re.search(r"fourfold int8 +0.94 MB +\d+ \(9[789].* %\) +\d+ µs", capsys.readouterr().out)
+    found = measured["engines"]
     assert found["torch float32"]["same_words"] >= 598  # sums in another order
     assert found["fourfold int8"]["same_words"] >= 0.97 * 600
     assert found["fourfold int8"]["network_bytes"] < 0.3 * found["g2p_en (NumPy)"]["network_bytes"]
@@ -149,12 +152,10 @@ def test_g2p_reads_sentences_where_nltks_data_are(g2p):
 
 def test_g2p_prints_what_it_found(g2p, tmp_path):
     assert printed(G2P, "activationist") == "activationist  AE2 K T IH0 V EY1 SH AH0 N IH0 S T\n"
-    assert json.loads(printed(G2P, "activationist", "--json"))["activationist"][0] == "AE2"
     dictionary = tmp_path / "cmudict.dict"
     dictionary.write_text("bob B AA1 B\nann AE1 N\nann(2) AE0 N\n'tis T IH1 Z\n")
     arguments = ("--dictionary", dictionary, "--seconds", 0.01)
     assert json.loads(printed(G2P, "--measure", 9, *arguments, "--json"))["words"] == 2
-    assert "same phonemes as g2p_en" in printed(G2P, "--measure", 9, *arguments)
     assert "examples:" in printed(G2P, "--help")
 
 

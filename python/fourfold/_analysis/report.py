@@ -140,7 +140,7 @@ class Report:
             return "Quantize everything: by the metric it is no worse than float."
         if len(self.choices) == 1:
             return "Quantize it: there is one layer, and nothing to choose."
-        return "Quantize everything: no layer's share of the error is much above its share of the size saved."
+        return "Quantize everything: what leaving out layers takes off the error is not worth their size."
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, as JSON has them: without numbers that it lacks."""

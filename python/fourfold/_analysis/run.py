@@ -6,18 +6,28 @@ import contextlib
 import dataclasses
 import functools
 import math
-import sys
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Callable, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from fourfold import _core
 from fourfold._analysis.report import Choice, Difference, Histogram, Layer, Pair, Report, Unquantized
+from fourfold._analysis.values import (
+    Call,
+    as_calls,
+    bytes_of,
+    describe,
+    difference_of,
+    float_tensors,
+    histogram,
+    joined,
+    sample,
+    tensor_bytes,
+)
+from fourfold._analysis.watching import Bar, Stopwatch, Watch
 from fourfold._quantize_dynamic import (
     MAPPING,
     Spec,
@@ -32,7 +42,6 @@ from fourfold.timing import time_in_turns
 Metric = Callable[[nn.Module], Any]
 Outputs = list[dict[str, Tensor]]  # by name, for each call of the model
 
-_SAMPLE = 65536  # values of which a histogram is made
 _CHOICES = 8  # how many layers are left out, one after another, at most
 # One layer more is left out where the error falls to this share or below, and all are advised where the share of the
 # error that goes is larger than the share of the saving that goes by at least _WORTH.
@@ -91,8 +100,8 @@ def analyze(
     if metric is not None and not callable(metric):
         raise TypeError(f"analyze: metric must be a function of the model, got {type(metric).__name__}")
     _require_cpu(model)
-    calls = _as_calls(inputs)
-    with _evaluating(model), torch.no_grad(), _Bar(progress) as bar:
+    calls = as_calls(inputs)
+    with _evaluating(model), torch.no_grad(), Bar(progress) as bar:
         return _Analysis(model, calls, metric, qconfig_spec, dtype, bar).report(higher_is_better, seconds)
 
 
@@ -105,11 +114,11 @@ class _Analysis:
     def __init__(
         self,
         model: nn.Module,
-        calls: list[_Call],
+        calls: list[Call],
         metric: Metric | None,
         qconfig_spec: Spec,
         dtype: Any,
-        bar: _Bar,
+        bar: Bar,
     ) -> None:
         self.model, self.calls, self.metric, self.bar = model, calls, metric, bar
         spec = normalized_spec(qconfig_spec, dtype, MAPPING)
@@ -128,7 +137,7 @@ class _Analysis:
     def report(self, higher_is_better: bool, seconds: float) -> Report:
         bar, model = self.bar, self.model
         bar.start(3 + len(self.modules))
-        with _Watch(self.modules) as watch:
+        with Watch(self.modules) as watch:
             self.expected = self._run("float", model)
         if not any(watch.calls.values()):
             raise ValueError(
@@ -200,7 +209,7 @@ class _Analysis:
     def _layer(
         self,
         name: str,
-        watch: _Watch,
+        watch: Watch,
         quantized: nn.Module,
         times: dict[str, dict[str, float]],
         is_only: bool,
@@ -269,7 +278,7 @@ class _Analysis:
         inside = {id(part) for module in self.modules.values() for part in module.modules()}
         found = []
         for name, module in self.model.named_modules():
-            count = _tensor_bytes([*module._parameters.values(), *module._buffers.values()])
+            count = tensor_bytes([*module._parameters.values(), *module._buffers.values()])
             if count and id(module) not in inside:
                 found.append(Unquantized(name, type(module).__name__, count))
         return sorted(found, key=lambda module: -module.bytes)
@@ -293,7 +302,7 @@ class _Analysis:
             found = {name: tensor.detach().clone() for name, tensor in float_tensors(returned)}
             if not found:
                 raise ValueError(
-                    f"analyze: the model returned no float tensor but {_describe(returned)}: nothing to compare. Let it "
+                    f"analyze: the model returned no float tensor but {describe(returned)}: nothing to compare. Let it "
                     "return its scores, or a tuple or dict of such tensors"
                 )
             outputs.append(found)
@@ -313,14 +322,14 @@ class _Analysis:
                 if not isinstance(value, (str, bytes)) and math.isfinite(float(value)):
                     return float(value)
         raise RuntimeError(
-            f"analyze: metric must return a finite number, got {_describe(value)} for the model ({what})"
+            f"analyze: metric must return a finite number, got {describe(value)} for the model ({what})"
         )
 
     def _time_layers(self, model: nn.Module) -> dict[str, float]:
         """The microseconds of each layer in one call of the model: the smallest of three runs."""
         times = dict.fromkeys(self.modules, math.inf)
         for _ in range(3):
-            with _Stopwatch({name: model.get_submodule(name) for name in self.modules}) as watch:
+            with Stopwatch({name: model.get_submodule(name) for name in self.modules}) as watch:
                 self._call(model)
             for name, spent in watch.spent.items():
                 times[name] = min(times[name], 1e6 * spent / len(self.calls))
@@ -340,38 +349,14 @@ class _Analysis:
                 yield name, tensor, actual[name]
 
     def _compare(self, outputs: Outputs) -> tuple[Difference, Histogram]:
-        expected, actual = _joined([(e, a) for _, e, a in self._pairs(outputs)])
-        return difference_of(expected, actual), histogram(_sample(actual - expected), symmetric=True)
+        expected, actual = joined([(e, a) for _, e, a in self._pairs(outputs)])
+        return difference_of(expected, actual), histogram(sample(actual - expected), symmetric=True)
 
     def _compare_each(self, outputs: Outputs) -> dict[str, Difference]:
         by_name: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for name, expected, actual in self._pairs(outputs):
             by_name.setdefault(name, []).append((expected, actual))
-        return {name: difference_of(*_joined(pairs)) for name, pairs in by_name.items()}
-
-
-def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """All values as two vectors of doubles; without those that are not finite in float, such as a mask's."""
-    expected, actual = (torch.cat([pair[i].flatten().double() for pair in pairs]) for i in (0, 1))
-    finite = expected.isfinite()
-    return (expected, actual) if bool(finite.all()) else (expected[finite], actual[finite])
-
-
-def difference_of(expected: Tensor, actual: Tensor) -> Difference:
-    """How far two vectors are apart."""
-    if not len(expected):
-        return Difference(0.0, 0.0, 0.0, math.nan, math.nan, math.nan)
-    distance = actual - expected
-    mean, off = expected.abs().mean().item(), distance.abs().mean().item()
-    noise = distance.square().sum().item()
-    return Difference(
-        mean_absolute=mean,
-        mean_difference=off,
-        max_difference=distance.abs().max().item(),
-        relative=off / mean if mean else math.nan,
-        cosine=nn.functional.cosine_similarity(expected, actual, dim=0).item(),
-        snr_db=10 * math.log10(expected.square().sum().item() / noise) if noise and mean else math.inf,
-    )
+        return {name: difference_of(*joined(pairs)) for name, pairs in by_name.items()}
 
 
 # ---- Advice ----
@@ -402,68 +387,6 @@ def _best(choices: Sequence[Choice], float_bytes: float) -> Choice:
     return best if worth(best) > worth(everything) + _WORTH else everything
 
 
-# ---- Inputs and outputs ----
-
-
-class _Call(NamedTuple):
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-def _as_calls(inputs: Any) -> list[_Call]:
-    if not isinstance(inputs, list):
-        return [_as_call("inputs", inputs)]
-    if not inputs:
-        raise ValueError("analyze: inputs is an empty list: at least one call is needed")
-    return [_as_call(f"inputs[{index}]", value) for index, value in enumerate(inputs)]
-
-
-def _as_call(where: str, value: Any) -> _Call:
-    if isinstance(value, Tensor) or hasattr(value, "_fields"):  # such as a PackedSequence
-        return _Call((value,), {})
-    if isinstance(value, tuple):
-        return _Call(value, {})
-    if isinstance(value, Mapping):
-        if not all(isinstance(name, str) for name in value):
-            raise TypeError(f"analyze: {where}: a dict has the arguments' names as keys, got {list(value)}")
-        return _Call((), dict(value))
-    hint = ": use torch.from_numpy" if type(value).__module__ == "numpy" else ""
-    raise TypeError(
-        f"analyze: {where} must be a tensor, a tuple of arguments, a dict of named arguments, or a list of such calls, "
-        f"got {type(value).__name__}{hint}"
-    )
-
-
-def float_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The float tensors in what a model returned, with names such as `output`, `1.0`, `logits`."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield name or "output", value
-        return
-    if isinstance(value, PackedSequence):
-        yield from float_tensors(value.data, name)
-        return
-    parts: Any = ()
-    if isinstance(value, Mapping):
-        parts = value.items()
-    elif dataclasses.is_dataclass(value):
-        parts = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-    elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        parts = zip(value._fields, value)
-    elif isinstance(value, (tuple, list)):
-        parts = enumerate(value)
-    for key, part in parts:
-        yield from float_tensors(part, f"{name}.{key}" if name else str(key))
-
-
-def _describe(value: Any) -> str:
-    """What a value is, in a few words."""
-    if isinstance(value, Tensor):
-        return f"a tensor of {value.dtype} {tuple(value.shape)}"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-
-
 def _require_cpu(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device.type != "cpu":
@@ -482,133 +405,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, was in training.items():
             module.training = was
-
-
-def _tensor_bytes(tensors: Sequence[Tensor | None]) -> int:
-    unique = {(t.data_ptr(), t.numel()): t for t in tensors if isinstance(t, Tensor)}
-    return sum(t.numel() * t.element_size() for t in unique.values())
-
-
-def bytes_of(module: nn.Module) -> int:
-    """Of the tensors in the state dict; what is shared counts once."""
-    return _tensor_bytes([tensor for tensor in module.state_dict().values() if isinstance(tensor, Tensor)])
-
-
-# ---- Watching layers ----
-
-
-class _Hooks:
-    """Hooks before and after the calls of modules, as long as the context lasts."""
-
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._modules = modules
-        self._handles: list[Any] = []
-
-    def before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None: ...
-
-    def after(self, name: str) -> None: ...
-
-    def __enter__(self) -> Any:
-        for name, module in self._modules.items():
-            self._handles.append(
-                module.register_forward_pre_hook(
-                    lambda _, args, kwargs, name=name: self.before(name, args, kwargs), with_kwargs=True
-                )
-            )
-            self._handles.append(module.register_forward_hook(lambda *_, name=name: self.after(name)))
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-class _Watch(_Hooks):
-    """Counts calls, and keeps a sample of the values that come into each layer."""
-
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        super().__init__(modules)
-        self.calls = dict.fromkeys(modules, 0)
-        self._values: dict[str, list[Tensor]] = {name: [] for name in modules}
-
-    def before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.calls[name] += 1
-        value = args[0] if args else next(iter(kwargs.values()), None)
-        if isinstance(value, PackedSequence):
-            value = value.data
-        kept = sum(map(len, self._values[name]))
-        if isinstance(value, Tensor) and value.is_floating_point() and not value.is_nested and kept < _SAMPLE:
-            self._values[name].append(_sample(value.detach().flatten(), _SAMPLE // 8).clone())
-
-    def histogram(self, name: str) -> Histogram | None:
-        values = self._values[name]
-        return histogram(torch.cat(values).double()) if values else None
-
-
-class _Stopwatch(_Hooks):
-    """Sums the seconds that each layer takes."""
-
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        super().__init__(modules)
-        self.spent = dict.fromkeys(modules, 0.0)
-        self._began = dict.fromkeys(modules, 0.0)
-
-    def before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._began[name] = time.perf_counter()
-
-    def after(self, name: str) -> None:
-        self.spent[name] += time.perf_counter() - self._began[name]
-
-
-def _sample(values: Tensor, most: int = _SAMPLE) -> Tensor:
-    return values[:: max(1, math.ceil(len(values) / most))]
-
-
-def histogram(values: Tensor, symmetric: bool = False, bins: int = 49) -> Histogram:
-    """Of the finite values; around zero, if `symmetric`."""
-    values = values[values.isfinite()]
-    low, high = (values.min().item(), values.max().item()) if len(values) else (0.0, 0.0)
-    if symmetric:
-        low, high = -max(-low, high), max(-low, high)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    counts = torch.histc(values, bins, low, high)
-    return Histogram([int(c) for c in counts], [low + (high - low) * i / bins for i in range(bins + 1)])
-
-
-# ---- Progress ----
-
-
-class _Bar:
-    """A bar on stderr."""
-
-    def __init__(self, shown: bool | None) -> None:
-        self._shown = sys.stderr.isatty() if shown is None else shown
-        self._bar: Any = None
-
-    def start(self, steps: int) -> None:
-        if not self._shown:
-            return
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            print("analyze: no progress bar without tqdm: pip install 'fourfold[analyze]'", file=sys.stderr)
-            return
-        self._bar = tqdm(total=steps, unit="run", leave=False, file=sys.stderr, dynamic_ncols=True)
-
-    def more(self, steps: int) -> None:
-        if self._bar is not None:
-            self._bar.total += steps
-            self._bar.refresh()
-
-    def step(self, done: str) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(done, refresh=False)
-            self._bar.update()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()
