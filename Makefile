@@ -10,7 +10,7 @@ SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 .NOTPARALLEL:
 
 .PHONY: help demo charlm vad test release-test sanitize thread-sanitize checks bench fuzz lint format clean
-.PHONY: wheel site minilm g2p python-test bench-kernels test-aarch64
+.PHONY: wheel site minilm g2p python-test bench-kernels test-aarch64 test-baseline bits
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
@@ -66,6 +66,16 @@ test-aarch64: ## The tests built for AArch64, and run by qemu
 	cmake --build --preset aarch64
 	python3 tools/check_isa_symbols.py build-aarch64
 	ctest --preset aarch64
+
+test-baseline: ## The tests run by qemu on an x86-64 CPU without AVX
+	@tools/setup.sh test-baseline
+	cmake --preset baseline
+	cmake --build --preset baseline
+	ctest --preset baseline
+
+bits: ## The golden bits in every build: g++ and clang++, -O0 and -O3, x86-64 and AArch64, every instruction set
+	@tools/setup.sh bits
+	tools/bits.py
 
 # PYTHON=... uses an environment of yours, as it is; else .venv is made, and filled with what is missing.
 PYTHON ?= .venv/bin/python

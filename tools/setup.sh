@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what a target needs is installed: with apt where it may, else it says exactly what to install.
-#   tools/setup.sh build|test|test-aarch64|bench|fuzz|lint
+#   tools/setup.sh build|test|test-aarch64|test-baseline|bits|bench|fuzz|lint
 # shellcheck disable=SC2317  # the functions are called through need
 set -euo pipefail
 
@@ -39,10 +39,16 @@ case $set_of_packages in
     need binutils command -v nm
     need chromium has_browser
     ;;
-  test-aarch64)
+  test-baseline)
+    need libgtest-dev has_header gtest/gtest.h
+    need qemu-user command -v qemu-x86_64
+    ;;
+  test-aarch64 | bits)
+    need libgtest-dev has_header gtest/gtest.h
+    need googletest test -e /usr/src/googletest/CMakeLists.txt
     need g++-aarch64-linux-gnu command -v aarch64-linux-gnu-g++
     need qemu-user command -v qemu-aarch64
-    need googletest test -e /usr/src/googletest/CMakeLists.txt
+    [ "$set_of_packages" = test-aarch64 ] || need clang command -v clang++
     ;;
   bench) need libbenchmark-dev has_header benchmark/benchmark.h ;;
   fuzz) need clang command -v clang++ ;;
@@ -51,7 +57,7 @@ case $set_of_packages in
     need clang-format command -v clang-format
     ;;
   *)
-    echo "usage: tools/setup.sh build|test|test-aarch64|bench|fuzz|lint" >&2
+    echo "usage: tools/setup.sh build|test|test-aarch64|test-baseline|bits|bench|fuzz|lint" >&2
     exit 2
     ;;
 esac

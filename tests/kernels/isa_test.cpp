@@ -2,6 +2,7 @@
 // case runs twice, whole and with the panels in pieces, and checks that nothing else was read or written.
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -258,6 +259,27 @@ TEST_P(IsaTest, NonFiniteRowStaysAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Isas, IsaTest, testing::ValuesIn(table_names()),
                          [](const testing::TestParamInfo<std::string>& tested) { return tested.param; });
+
+// ---- Where the machine lacks an instruction set ----
+
+// Its kernels do end the program: dispatch is what keeps it from them, and an emulated machine that lacks
+// instructions does not run them all the same.
+TEST(LackingIsa, EndsTheProgram) {
+  Random random;
+  const ProjectCase test(random, Format::qint8, {random_row(random, 64, 0)}, 64, 0);
+  int cases = 0;
+  for (const KernelTable* table : all_tables()) {
+    if (is_supported(*table)) continue;
+    const auto call = [&] {
+      std::vector<float> y;
+      run_project(*table, test, {{0, test.weights.panels()}}, Edge::canary, y);
+    };
+    EXPECT_EXIT(call(), testing::KilledBySignal(SIGILL), "") << table->name;
+    ++cases;
+  }
+  if (cases == 0) GTEST_SKIP() << "this machine has every instruction set of this build";
+  report_cases("kernels of instruction sets that the machine lacks end by SIGILL", cases);
+}
 
 }  // namespace
 }  // namespace fourfold::kernels::test

@@ -134,6 +134,67 @@ inline Case case_of(Random& random, const LayerOptions& o, DType dtype, std::int
   return c;
 }
 
+// ---- The same call in other ways ----
+
+// The state of sequence b: [layers, size] each.
+inline StateDict stream_tensors(const LayerState& state, std::int64_t b) {
+  const LayerState own = sequence_of(state, b);
+  StateDict tensors = {{"h", reshaped(own.h, {own.h.size(0), own.h.size(2)})}};
+  if (own.c.dim() == 3) tensors.push_back({"c", reshaped(own.c, {own.c.size(0), own.c.size(2)})});
+  return tensors;
+}
+
+template <class Layer>
+StreamState stream_of(const Case& c, const Layer& layer, std::int64_t b) {
+  StreamState state(layer);
+  if (c.with_state) state.load_state_dict(stream_tensors(c.start, b));
+  return state;
+}
+
+inline std::span<const float> frame_of(const Case& c, std::int64_t t, std::int64_t b) {
+  const auto size = static_cast<std::size_t>(c.options.input_size);
+  return values(c.input).subspan(static_cast<std::size_t>(t * c.batch() + b) * size, size);
+}
+
+// Zeros, to put the results of single sequences in.
+inline LayerOutput room_for(const Case& c) {
+  return {Tensor({c.steps(), c.batch(), c.options.directions() * c.options.state_size()}),
+          c.kind() == LayerKind::linear ? LayerState() : c.zeros()};
+}
+
+// Each sequence, or row, by a call of its own.
+inline LayerOutput each_alone(const Case& c, const AnyLayer& layer) {
+  LayerOutput all = room_for(c);
+  for (std::int64_t b = 0; b < c.batch(); ++b) {
+    const LayerOutput one = c.alone(b).run(layer);
+    if (one.output.numel() > 0) put_sequence(all.output, b, one.output);
+    if (one.state.h.numel() > 0) put_sequence(all.state.h, b, one.state.h);
+    if (one.state.c.numel() > 0) put_sequence(all.state.c, b, one.state.c);
+  }
+  return all;
+}
+
+// Each sequence frame by frame with step(), whose outputs are a cell's h as well; of one direction.
+inline LayerOutput step_by_step(const Case& c, const AnyLayer& any) {
+  LayerOutput all = room_for(c);
+  with_recurrent(any, [&](const auto& layer) {
+    const std::int64_t size = c.options.state_size();
+    for (std::int64_t b = 0; b < c.batch(); ++b) {
+      StreamState state = stream_of(c, layer, b);
+      for (std::int64_t t = 0; t < c.length(b); ++t) {
+        float* output = all.output.data<float>() + (t * c.batch() + b) * size;
+        layer.step(state, frame_of(c, t, b), {output, static_cast<std::size_t>(size)});
+      }
+      const StateDict tensors = state.state_dict();
+      put_sequence(all.state.h, b, tensors[0].tensor);
+      if (tensors.size() > 1) put_sequence(all.state.c, b, tensors[1].tensor);
+    }
+  });
+  return all;
+}
+
+// ---- Cases to cover ----
+
 // What a test needs of its cases.
 struct Wanted {
   bool networks_only = false;

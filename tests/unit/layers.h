@@ -243,6 +243,13 @@ inline LayerState sequence_of(const LayerState& state, std::int64_t b) {
           state.c.dim() == 3 ? sequence_of(state.c, b) : Tensor()};
 }
 
+// And back: writes `part`, a batch of one, as the first steps, or the states, of sequence b.
+inline void put_sequence(Tensor& whole, std::int64_t b, const Tensor& part) {
+  for (std::int64_t t = 0; t < part.numel() / part.size(-1); ++t)
+    std::copy_n(part.data<float>() + t * part.size(-1), part.size(-1),
+                whole.data<float>() + (t * whole.size(1) + b) * part.size(-1));
+}
+
 // State `index`, of one layer and direction.
 inline LayerState state_of_layer(const LayerState& state, std::int64_t index) {
   return {steps_of(state.h, index, index + 1),

@@ -106,9 +106,11 @@ TEST_F(Threads, CallersComeAndGo) {
 
 // ---- fork ----
 
-// The thread sanitizer allows no new threads in the child of a process that has some.
+// The thread sanitizer and qemu allow no new threads in the child of a process that has some.
 #if defined(__SANITIZE_THREAD__)
 #define FOURFOLD_SKIP_FORK() GTEST_SKIP() << "the thread sanitizer cannot follow a fork"
+#elif defined(FOURFOLD_EMULATED)
+#define FOURFOLD_SKIP_FORK() GTEST_SKIP() << "qemu cannot follow a fork"
 #else
 #define FOURFOLD_SKIP_FORK() static_cast<void>(0)
 #endif

@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Compute the golden bits (tests/golden/README.md) in many builds, and compare.
+
+    bits.py [--json] [BUILD...]
+
+A build is an architecture, a compiler and a level of optimization: x86_64-g++-O0, aarch64-clang++-O3, … Without
+arguments: all that can be made here, AArch64 ones by a cross compiler and run by qemu. They go to build-bits/.
+
+    bits.py                             all of them
+    bits.py x86_64-g++-O3 --json        one, for a program to read
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests/golden/bits.json"
+OPTIMIZATION = {"O0": "Debug", "O3": "Release"}
+EMULATOR = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+
+
+def architectures():
+    return ["aarch64"] if platform.machine() == "aarch64" else [platform.machine(), "aarch64"]
+
+
+def names_of_builds():
+    compilers = ("g++", "clang++")
+    return [f"{a}-{c}-{o}" for a in architectures() for c in compilers for o in OPTIMIZATION]
+
+
+def run(*command):
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(f"bits: {' '.join(map(str, command))} failed\n{result.stdout}{result.stderr}")
+
+
+def make(name):
+    """The build's folder, with the program in it."""
+    architecture, compiler, level = name.split("-")
+    build = ROOT / "build-bits" / name
+    options = [f"-DCMAKE_BUILD_TYPE={OPTIMIZATION[level]}", f"-DCMAKE_CXX_COMPILER={compiler}"]
+    if architecture != platform.machine():
+        if compiler == "g++":
+            options[-1] = f"-DCMAKE_CXX_COMPILER={architecture}-linux-gnu-g++"
+        options += ["--preset", architecture]
+    else:
+        options += ["-G", "Ninja"]
+    run("cmake", "-S", ROOT, "-B", build, *options)
+    run("cmake", "--build", build, "--target", "golden_bits")
+    return build
+
+
+def isas(build):
+    return re.findall(r"FOURFOLD_ISA\((\w+)\)", (build / "generated/kernels/isas.inc").read_text())
+
+
+def compute(name, build, isa):
+    """What the program says of one instruction set; None where this machine lacks it."""
+    emulator = EMULATOR if name.split("-")[0] != platform.machine() else []
+    command = [*emulator, build / "tests/golden_bits", GOLDEN, "--isa", isa, "--json"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    sys.stderr.write(result.stderr)
+    try:
+        return json.loads(result.stdout)[isa]
+    except (ValueError, KeyError):
+        sys.exit(f"bits: {name}, {isa}: the program ended with {result.returncode} and no report")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("builds", nargs="*", metavar="BUILD", help=", ".join(names_of_builds()))
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args()
+    unknown = set(arguments.builds) - set(names_of_builds())
+    if unknown:
+        parser.error(f"no build {', '.join(sorted(unknown))}; there are {', '.join(names_of_builds())}")
+
+    rows = []
+    for name in arguments.builds or names_of_builds():
+        build = make(name)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            outcomes = pool.map(lambda isa: compute(name, build, isa), isas(build))
+            for isa, outcome in zip(isas(build), outcomes, strict=True):
+                rows.append({"build": name, "isa": isa, **(outcome or {})})
+                if not arguments.json:
+                    print_row(rows[-1], header=len(rows) == 1)
+
+    done = [row for row in rows if "cases" in row]
+    different = sum(row["different"] for row in done)
+    cases = min((row["cases"] for row in done), default=0)
+    results = sum(sum(row["results"].values()) for row in done)
+    if arguments.json:
+        print(json.dumps({"rows": rows, "cases": cases, "results": results, "different": different}, indent=2))
+    else:
+        print(f"\n{cases:,} cases, {results:,} results of {len(done)} builds and instruction sets: {different} different")
+    return 0 if cases > 0 and different == 0 else 1
+
+
+def print_row(row, header):
+    ways = ("1 thread", "2 threads", "4 threads", "alone", "step by step")
+    if header:
+        print(f"{'build':19}{'isa':14}{'cases':>8}" + "".join(f"{way:>14}" for way in ways) + f"{'different':>11}")
+    if "cases" in row:
+        counts = "".join(f"{row['results'].get(way, 0):14,}" for way in ways)
+        print(f"{row['build']:19}{row['isa']:14}{row['cases']:8,}{counts}{row['different']:11,}", flush=True)
+    else:
+        print(f"{row['build']:19}{row['isa']:14}  not on this machine: not compared", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
