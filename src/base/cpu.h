@@ -1,6 +1,16 @@
 // What the CPU and the operating system offer.
 #pragma once
 
+#if !defined(__x86_64__) && !defined(__aarch64__)
+#error "fourfold is for x86-64 and AArch64: base/float_environment.h says what another architecture needs"
+#elif __SIZEOF_POINTER__ != 8
+#error "fourfold is for 64-bit programs: a model's bytes may pass what 32 bits can count"
+#elif __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "fourfold is for little-endian machines: bytes of packed weights and of files are used as they stand"
+#elif defined(__FAST_MATH__)
+#error "fourfold cannot be built with -ffast-math: results must be rounded as docs/numerics.md says"
+#endif
+
 #include <cstdint>
 #include <string>
 
