@@ -12,6 +12,7 @@ arguments: all that can be made here, AArch64 ones by a cross compiler and run b
 
 import argparse
 import concurrent.futures
+import functools
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden/bits.json"
 OPTIMIZATION = {"O0": "Debug", "O3": "Release"}
+WAYS = ("1 thread", "2 threads", "4 threads", "alone", "step by step")
 EMULATOR = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 
 
@@ -57,24 +59,22 @@ def make(name):
     return build
 
 
-def isas(build):
-    return re.findall(r"FOURFOLD_ISA\((\w+)\)", (build / "generated/kernels/isas.inc").read_text())
-
-
 def compute(name, build, isa):
-    """What the program says of one instruction set; None where this machine lacks it."""
+    """What the program says of one instruction set; nothing where this machine lacks it."""
     emulator = EMULATOR if name.split("-")[0] != platform.machine() else []
     command = [*emulator, build / "tests/golden_bits", GOLDEN, "--isa", isa, "--json"]
     result = subprocess.run(command, capture_output=True, text=True)
     sys.stderr.write(result.stderr)
     try:
-        return json.loads(result.stdout)[isa]
+        return json.loads(result.stdout)[isa] or {}
     except (ValueError, KeyError):
         sys.exit(f"bits: {name}, {isa}: the program ended with {result.returncode} and no report")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("builds", nargs="*", metavar="BUILD", help=", ".join(names_of_builds()))
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
@@ -85,33 +85,37 @@ def main():
     rows = []
     for name in arguments.builds or names_of_builds():
         build = make(name)
+        isas = re.findall(r"FOURFOLD_ISA\((\w+)\)", (build / "generated/kernels/isas.inc").read_text())
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            outcomes = pool.map(lambda isa: compute(name, build, isa), isas(build))
-            for isa, outcome in zip(isas(build), outcomes, strict=True):
-                rows.append({"build": name, "isa": isa, **(outcome or {})})
-                if not arguments.json:
-                    print_row(rows[-1], header=len(rows) == 1)
+            outcomes = list(pool.map(functools.partial(compute, name, build), isas))
+        rows += [{"build": name, "isa": isa, **outcome} for isa, outcome in zip(isas, outcomes)]
+        if not arguments.json:
+            print_table(rows[-len(isas) :], header=len(rows) == len(isas))
 
-    done = [row for row in rows if "cases" in row]
-    different = sum(row["different"] for row in done)
-    cases = min((row["cases"] for row in done), default=0)
-    results = sum(sum(row["results"].values()) for row in done)
+    compared = [row for row in rows if "cases" in row]
+    total = {
+        "cases": min((row["cases"] for row in compared), default=0),
+        "results": sum(sum(row["results"].values()) for row in compared),
+        "different": sum(row["different"] for row in compared),
+    }
     if arguments.json:
-        print(json.dumps({"rows": rows, "cases": cases, "results": results, "different": different}, indent=2))
+        print(json.dumps({"rows": rows, **total}, indent=2))
     else:
-        print(f"\n{cases:,} cases, {results:,} results of {len(done)} builds and instruction sets: {different} different")
-    return 0 if cases > 0 and different == 0 else 1
+        print(f"\n{total['cases']:,} cases, {total['results']:,} results in {len(compared)} runs, ", end="")
+        print(f"{total['different']} cases different")
+    return 0 if total["cases"] > 0 and total["different"] == 0 else 1
 
 
-def print_row(row, header):
-    ways = ("1 thread", "2 threads", "4 threads", "alone", "step by step")
+def print_table(rows, header):
+    line = "{:19}{:14}{:>8}" + "{:>14}" * len(WAYS) + "{:>11}"
     if header:
-        print(f"{'build':19}{'isa':14}{'cases':>8}" + "".join(f"{way:>14}" for way in ways) + f"{'different':>11}")
-    if "cases" in row:
-        counts = "".join(f"{row['results'].get(way, 0):14,}" for way in ways)
-        print(f"{row['build']:19}{row['isa']:14}{row['cases']:8,}{counts}{row['different']:11,}", flush=True)
-    else:
-        print(f"{row['build']:19}{row['isa']:14}  not on this machine: not compared", flush=True)
+        print(line.format("build", "isa", "cases", *WAYS, "different"))
+    for row in rows:
+        if "cases" in row:
+            counts = [row["cases"], *(row["results"].get(way, 0) for way in WAYS), row["different"]]
+            print(line.format(row["build"], row["isa"], *(f"{count:,}" for count in counts)), flush=True)
+        else:
+            print(f"{row['build']:19}{row['isa']:14}  not on this machine: not compared", flush=True)
 
 
 if __name__ == "__main__":
