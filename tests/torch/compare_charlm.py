@@ -26,7 +26,7 @@ except ImportError as error:  # --help works without them
 else:
     missing_module = None
 
-from models import CannotCompare, add_arguments, load_evaluate, run_json
+from comparing import CannotCompare, add_arguments, load_evaluate, run_json
 
 STREAMS, STEPS = 20, 500
 

@@ -17,7 +17,6 @@ import json
 import math
 import pathlib
 import random
-import subprocess
 import sys
 
 try:
@@ -28,6 +27,8 @@ except ImportError as error:  # --help works without them
 else:
     missing_module = None
 
+from comparing import CannotCompare, run
+
 NORMAL_TOLERANCE = 5e-7
 EDGE_SEEDS = (0, 1, 29592, 2**32 - 1, 2**32, 1234567890123, 67280421310721, 2**64 - 1)
 # Both ways of drawing normals (from 16 values on, the vector kernel), with every length of tail.
@@ -35,10 +36,6 @@ SHAPES = [(n,) for n in range(1, 68)] + [(1, 1, 8), (3, 5), (20, 1, 8), (4, 4, 4
 BOUNDS = [(0.0, 1.0), (-0.5, 0.5), (-0.1, 0.3), (5.0, 5.0), (1.0, 1.0 + 2**-22), (-1e30, 1e30), (0.0, 1e-40)]
 # The initialization of LSTM and Linear layers, of 8 to 1024 units.
 BOUNDS += [(-1 / math.sqrt(n), 1 / math.sqrt(n)) for n in (8, 10, 100, 512, 1024)]
-
-
-class CannotCompare(Exception):
-    """There is nothing to compare: the message says why."""
 
 
 @dataclasses.dataclass
@@ -69,14 +66,7 @@ def op_text(op):
 
 
 def draw_ours(binary, seed, ops):
-    command = [str(binary), str(seed), *map(op_text, ops)]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        raise CannotCompare(f"{binary} does not exist: build it with the tests, or give --binary") from error
-    except subprocess.CalledProcessError as error:
-        raise CannotCompare(f"{' '.join(command[:3])} …: exit {error.returncode}: {error.stderr}") from error
-    lines = result.stdout.splitlines()
+    lines = run([binary, seed, *map(op_text, ops)]).splitlines()
     if len(lines) != len(ops):
         raise CannotCompare(f"{binary} printed {len(lines)} lines for {len(ops)} ops")
     bits = [np.frombuffer(bytes.fromhex(line), dtype=">u4") for line in lines]  # most significant digit first
@@ -96,6 +86,7 @@ def draw_theirs(seed, ops):
 
 def make_ops(rng):
     """Every shape as randn and as uniform_, in a random order, with random bounds."""
+
     def as_float32(pair):  # so that both sides round the same way: not at all
         return tuple(float(np.float32(x)) for x in pair)
 

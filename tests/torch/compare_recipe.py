@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -27,12 +26,10 @@ except ImportError as error:  # --help works without them
 else:
     missing_module = None
 
+from comparing import CannotCompare, run
+
 INPUT_TOLERANCE = 5e-7
 OUTPUT_TOLERANCE = 2e-6
-
-
-class CannotCompare(Exception):
-    """There is nothing to compare: the message says why."""
 
 
 @dataclasses.dataclass
@@ -66,15 +63,10 @@ SIZES = [
 
 def run_ours(binary, size, folder):
     path = folder / "recipe.safetensors"
-    command = [str(binary), str(path)]
+    command = [binary, path]
     for field in dataclasses.fields(size):
-        command += ["--" + field.name.replace("_", "-"), str(getattr(size, field.name))]
-    try:
-        subprocess.run(command, capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        raise CannotCompare(f"{binary} does not exist: build it with the tests, or give --binary") from error
-    except subprocess.CalledProcessError as error:
-        raise CannotCompare(f"{' '.join(command)}: exit {error.returncode}: {error.stderr}") from error
+        command += ["--" + field.name.replace("_", "-"), getattr(size, field.name)]
+    run(command)
     return load_file(path)
 
 

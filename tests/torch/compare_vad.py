@@ -35,7 +35,7 @@ try:
 except ImportError:
     fourfold = None
 
-from models import CannotCompare, add_arguments, load_evaluate, run_json
+from comparing import CannotCompare, add_arguments, load_evaluate, run_json
 
 RATE, FRAME = 16000, 512
 FLOAT_TOLERANCE = 1e-4

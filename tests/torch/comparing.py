@@ -1,4 +1,4 @@
-"""What the comparisons on trained models share: where the models are, and the networks in PyTorch."""
+"""What the comparisons share: running a program of ours, and where the trained models are."""
 
 import importlib.util
 import json
@@ -37,13 +37,17 @@ def load_evaluate(models):
     return evaluate
 
 
-def run_json(command):
-    """What a program of ours prints as JSON."""
+def run(command):
+    """What a program of ours prints."""
     command = [str(part) for part in command]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except FileNotFoundError as error:
         raise CannotCompare(f"{command[0]} does not exist: build it, or give --binary") from error
     except subprocess.CalledProcessError as error:
-        raise CannotCompare(f"{' '.join(command)}: exit {error.returncode}: {error.stderr}") from error
-    return json.loads(result.stdout)
+        shown = " ".join(command)[:200]
+        raise CannotCompare(f"{shown}: exit {error.returncode}: {error.stderr}") from error
+
+
+def run_json(command):
+    return json.loads(run(command))
