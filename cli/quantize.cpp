@@ -34,7 +34,7 @@ struct Row {
   std::string tensor, layer, kind;
   DType before, after;
   std::uint64_t bytes_before, bytes_after;  // after: with its scales
-  std::string reason;                       // why it is kept as it is
+  std::string reason;                       // why it is not quantized; empty where it is
 };
 
 // The modules that the patterns fit, and those below them. The model itself, whose name is empty, can be
@@ -70,30 +70,32 @@ fourfold::QuantizeOptions quantize_options(const fourfold::AnyModule& model, con
   return options;
 }
 
-std::vector<Row> rows_of(const fourfold::StateDict& before, const fourfold::StateDict& after,
+// before: as the file has them, of which checkpoints in other floats are loaded as float32.
+std::vector<Row> rows_of(const fourfold::formats::Listing& before, const fourfold::StateDict& after,
                          const std::vector<fourfold::TensorFate>& fates,
                          const fourfold::QuantizeReport& report) {
-  const auto by_name = [](const fourfold::StateDict& state) {
-    std::map<std::string_view, const fourfold::Tensor*> tensors;
-    for (const auto& [name, tensor] : state) tensors.emplace(name, &tensor);
-    return tensors;
-  };
-  const auto old_tensors = by_name(before), new_tensors = by_name(after);
+  std::map<std::string_view, const fourfold::formats::TensorInfo*> old_tensors;
+  for (const auto& info : before.tensors) old_tensors.emplace(info.name, &info);
+  std::map<std::string_view, const fourfold::Tensor*> new_tensors;
+  for (const auto& [name, tensor] : after) new_tensors.emplace(name, &tensor);
   std::map<std::string_view, const fourfold::QuantizeReport::Entry*> layers;
   for (const auto& entry : report.entries) layers.emplace(entry.name, &entry);
 
   std::vector<Row> rows;
   for (const fourfold::TensorFate& fate : fates) {
-    const fourfold::Tensor &was = *old_tensors.at(fate.tensor), &is = *new_tensors.at(fate.tensor);
-    Row row{fate.tensor, fate.module,        fate.kind,         was.dtype(),
-            is.dtype(),  was.bytes().size(), is.bytes().size(), fate.reason};
-    const std::string scale = fate.tensor + "_scale";
-    if (const auto found = new_tensors.find(scale);
-        found != new_tensors.end() && !old_tensors.contains(scale))
-      row.bytes_after += found->second->bytes().size();
-    if (row.before == row.after && !fate.kind.empty()) {
-      row.reason = layers.at(fate.module)->reason;
-      if (row.reason.empty()) row.reason = "a bias";
+    const auto& was = *old_tensors.at(fate.tensor);
+    const fourfold::Tensor& is = *new_tensors.at(fate.tensor);
+    Row row{fate.tensor, fate.module, fate.kind,         was.dtype,
+            is.dtype(),  was.bytes,   is.bytes().size(), fate.reason};
+    if (!fate.kind.empty()) {
+      const auto scale = new_tensors.find(fate.tensor + "_scale");
+      const bool quantized = layers.at(fate.module)->reason.empty();
+      if (!quantized)
+        row.reason = layers.at(fate.module)->reason;
+      else if (is.dtype() == DType::float32)
+        row.reason = "a bias";
+      else if (scale != new_tensors.end())
+        row.bytes_after += scale->second->bytes().size();
     }
     rows.push_back(std::move(row));
   }
@@ -116,7 +118,7 @@ void print_rows(const std::vector<Row>& rows) {
   for (const Row& row : rows) {
     const std::string before(fourfold::dtype_name(row.before)), after(fourfold::dtype_name(row.after));
     const bool same = row.before == row.after;
-    kept.push_back(same);
+    kept.push_back(!row.reason.empty());
     cells.push_back(
         {row.tensor, row.kind.empty() ? "-" : module_name(row.layer), row.kind.empty() ? "-" : row.kind,
          same ? before : before + " -> " + after,
@@ -138,21 +140,20 @@ Result quantize(const Options& o) {
   Progress progress("quantizing");
   std::vector<fourfold::TensorFate> fates;
   fourfold::AnyModule model = fourfold::load(o.input, o.checkpoint.options, &fates);
-  const std::uintmax_t bytes_before = std::filesystem::file_size(o.input);  // -o may name the same file
+  const fourfold::formats::Listing before = fourfold::formats::list(o.input);  // -o may name the same file
   if (std::ranges::all_of(fates, [](const auto& fate) { return fate.kind.empty(); }))
     throw fourfold::Error(fmt::format(
         "{}: no layer is known by its tensors ({}); --linear and --embedding can name matrices that are "
         "layers",
         o.input, fates.empty() ? "there are none" : fates.front().tensor + ": " + fates.front().reason));
   progress.at(1.0 / 3);
-  const fourfold::StateDict before = fourfold::state_dict(model);
   const fourfold::QuantizeReport report =
       fourfold::quantize_dynamic_(fourfold::module_tree(model), quantize_options(model, o));
   progress.at(2.0 / 3);
   fourfold::save(model, o.output);
   progress.at(1);
 
-  return {rows_of(before, fourfold::state_dict(model), fates, report), bytes_before,
+  return {rows_of(before, fourfold::state_dict(model), fates, report), before.file_bytes,
           std::filesystem::file_size(o.output)};
 }
 
@@ -164,7 +165,7 @@ int run(const Options& o) {
   for (const Row& row : rows) {
     tensors_before += row.bytes_before;
     tensors_after += row.bytes_after;
-    quantized += row.before != row.after ? 1 : 0;
+    quantized += row.reason.empty() ? 1 : 0;
   }
   if (o.json) {
     Json tensors = Json::array();

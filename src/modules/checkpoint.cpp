@@ -1,12 +1,16 @@
 #include "modules/checkpoint.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "base/float_environment.h"
+#include "base/half.h"
 #include "formats/reading.h"
 #include "fourfold/error.h"
 #include "modules/description.h"
@@ -176,9 +180,10 @@ class Recognizer {
 
   // Nothing, and why, where it is no layer.
   std::optional<AnyModule> layer_of(const Found& found, const std::string& name, std::string& reason) const {
-    const StateDict& t = found.tensors;
     std::optional<AnyModule> layer;
     try {
+      StateDict t = found.tensors;
+      to_float32(t);
       layer = recurrent(t, options_);
       if (!layer) layer = cell(t, options_);
       if (!layer) layer = matrix(name, t, options_);
@@ -191,7 +196,7 @@ class Recognizer {
       return {};
     }
     if (!layer)
-      reason = is_matrix(find_tensor(t, "weight"))
+      reason = is_matrix(find_tensor(found.tensors, "weight"))
                    ? "a matrix without bias: a Linear or an Embedding only where that is said"
                    : "no layer that is known by its tensors";
     return layer;
@@ -214,7 +219,34 @@ void require_patterns(const std::vector<std::string>& matrices, const std::vecto
                             "' fits no module with a matrix named weight" + suggestion(pattern, matrices));
 }
 
+// `value` of each element, which is stored as a Stored.
+template <class Stored, class Value>
+void convert(Tensor& tensor, const Value& value) {
+  Tensor result(tensor.shape());
+  for (std::int64_t i = 0; i < result.numel(); ++i) {
+    Stored stored;
+    std::memcpy(&stored, tensor.bytes().data() + static_cast<std::size_t>(i) * sizeof stored, sizeof stored);
+    result.data<float>()[i] = value(stored);
+  }
+  tensor = std::move(result);
+}
+
 }  // namespace
+
+void to_float32(StateDict& tensors) {
+  const base::FloatEnvironment environment;
+  for (NamedTensor& entry : tensors) {
+    if (entry.tensor.dtype() == DType::float16) {
+      convert<std::uint16_t>(entry.tensor, base::half_to_float);
+    } else if (entry.tensor.dtype() == DType::bfloat16) {
+      convert<std::uint16_t>(entry.tensor, [](std::uint16_t upper_half) {
+        return std::bit_cast<float>(std::uint32_t{upper_half} << 16);
+      });
+    } else if (entry.tensor.dtype() == DType::float64) {
+      convert<double>(entry.tensor, [](double value) { return static_cast<float>(value); });
+    }
+  }
+}
 
 AnyModule recognize(StateDict tensors, const CheckpointOptions& options, std::vector<TensorFate>& fates) {
   Found root = found_in(std::move(tensors));

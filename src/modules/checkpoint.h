@@ -7,7 +7,11 @@
 
 namespace fourfold::modules {
 
-// `fates` gets an entry a tensor. Throws InvalidArgument for a pattern that fits no module with a matrix.
+// Makes what is float16, bfloat16 or float64 float32: the same value, or the nearest.
+void to_float32(StateDict& tensors);
+
+// Layers get their tensors to_float32, others stay as they are. `fates` gets an entry a tensor. Throws
+// InvalidArgument for a pattern that fits no module with a matrix.
 AnyModule recognize(StateDict tensors, const CheckpointOptions& options, std::vector<TensorFate>& fates);
 
 // The same of a tree whose kinds are known.

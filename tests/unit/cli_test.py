@@ -518,6 +518,32 @@ class Models(Test):
             self.refused(BAD_USAGE, "says itself", "run", self.output, *part, "-o", self.y, *option)
             self.refused(BAD_USAGE, "says itself", "compare", self.output, self.output, *part, *option)
 
+    def test_quantize_other_floats(self):
+        """A checkpoint in half or double precision is quantized as one in single."""
+        single = self.quantize(model=self.lstm)["tensors"]
+        expected = self.output.read_bytes()
+        tensors = lstm_tensors()
+        half, double = self.folder / "half.safetensors", self.folder / "double.safetensors"
+        for path, dtype, code in ((half, "F16", "e"), (double, "F64", "d")):
+            converted = {}
+            for name, (_, shape, content) in tensors.items():
+                values = struct.unpack(f"<{len(content) // 4}f", content)
+                converted[name] = (dtype, shape, struct.pack(f"<{len(values)}{code}", *values))
+            write_safetensors(path, converted)
+        result = self.quantize(model=double)
+        self.assertEqual(self.output.read_bytes(), expected)
+        for before, after in zip(single, result["tensors"]):
+            self.assertEqual(after["bytes"]["before"], 2 * before["bytes"]["before"])
+            self.assertEqual(after["dtype"], {"before": "float64", "after": before["dtype"]["after"]})
+            self.assertEqual(after["reason"], before["reason"])
+        result = self.quantize(model=half)
+        self.assertEqual(len(self.output.read_bytes()), len(expected))
+        self.assertEqual(result["quantized"], 2)
+        self.assertEqual({t["dtype"]["before"] for t in result["tensors"]}, {"float16"})
+        output = json.loads(self.ok("compare", half, self.output, "--input", self.input, "--json"))
+        self.assertEqual(output["dtype"], {"before": "float32", "after": "int8"})
+        self.assertLess(output["outputs"][0]["percent"], 3)
+
     def test_compare_names_dtypes(self):
         self.ok("quantize", self.lstm, "--dtype", "float16", "-o", self.output)
         text = self.ok("compare", self.lstm, self.output, "--input", self.input)
