@@ -260,7 +260,7 @@ class Random(nn.Module):
         (TypeError, r"inputs\[1\] must be a tensor.*got int", LINEAR, [X, 3], {}),
         (TypeError, "names as keys", LINEAR, {1: X}, {}),
         (ValueError, "inputs is an empty list", LINEAR, [], {}),
-        (ValueError, "nothing to quantize: .* of the classes ReLU, Sequential", nn.Sequential(nn.ReLU()), X, {}),
+        (ValueError, "nothing to quantize: Linear, LSTM.* wanted, and the model has torch.nn.*ReLU", nn.Sequential(nn.ReLU()), X, {}),
         (ValueError, "no module named 'hed'; did you mean", Tagger(), X, {"qconfig_spec": {"hed"}}),
         (ValueError, "returned no float tensor but a tensor of torch.int64", Calls(lambda y: y.argmax()), X, {}),
         (ValueError, "returned no float tensor but str 'yes'", Calls(lambda y: "yes"), X, {}),
@@ -268,6 +268,10 @@ class Random(nn.Module):
         (RuntimeError, r"model \(float\) failed on inputs: RuntimeError: mat1 and mat2", LINEAR, X[:, :3], {}),
         (RuntimeError, r"failed on inputs\[1\]", LINEAR, [X, X[:, :3]], {}),
         (RuntimeError, "returns something else each time", Random(), X, {}),
+        (ValueError, "zero, not finite, or empty", Calls(lambda y: y * 0), X, {}),
+        (ValueError, "zero, not finite, or empty", LINEAR, X * float("nan"), {}),
+        (ValueError, "zero, not finite, or empty", LINEAR, X[:0], {}),
+        (ValueError, "the model has fourfold.nn._linear.Linear", fourfold.nn.Linear(4, 4), X, {}),
         (TypeError, "metric must be a function of the model, got int", LINEAR, X, {"metric": 3}),
         (RuntimeError, "metric must return a finite number, got dict", LINEAR, X, {"metric": lambda m: {"f1": 1}}),
         (RuntimeError, r"got a tensor of torch.float32 \(3, 4\)", LINEAR, X, {"metric": lambda m: m(X)}),
@@ -300,6 +304,30 @@ def test_weights_that_are_not_finite_are_named():
         model[0].weight[1, 2] = float("inf")
     with pytest.raises(fourfold.Error, match="0.weight"):
         fourfold.analyze(model, X.abs() * 0, **QUICK)
+
+
+def test_what_is_exact_has_no_error():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    with torch.no_grad():
+        for layer in model:
+            layer.weight.fill_(1)
+            layer.bias.fill_(0)
+    report = fourfold.analyze(model, torch.ones(3, 4), **QUICK)
+    assert report.difference.relative == 0 and report.advice.leave == []
+    assert json.loads(report.to_json())["difference"]["snr_db"] is None
+    assert "<svg" in report.to_html() and "0.00 %" in str(report)
+
+
+def test_layers_of_a_transformer_are_called_though_pytorch_has_a_fast_path():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2).eval()
+    kinds = {nn.Linear, nn.MultiheadAttention}
+    report = fourfold.analyze(model, torch.randn(2, 5, 32), qconfig_spec=kinds, **QUICK)
+    assert [layer.calls for layer in report.layers] == [1] * 6
+    with pytest.warns(UserWarning, match="these stay float, as their projections are no nn.Linear"):
+        report = fourfold.analyze(model, torch.randn(2, 5, 32), **QUICK)
+    assert [layer.name for layer in report.layers] == [
+        f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)
+    ]
 
 
 # ---- The command line ----

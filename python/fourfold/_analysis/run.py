@@ -87,7 +87,8 @@ def analyze(
 
     Raises:
         TypeError: where the model is no module, or the inputs are of another form.
-        ValueError: where nothing can be quantized, no layer of it is called, or the model returns no float tensor.
+        ValueError: where nothing can be quantized, no layer of it is called, or the model returns no float tensor, or
+            zeros alone.
         RuntimeError: where the model or the metric fails, or gives something else each time, or the metric no
             number.
         fourfold.Error: where a weight is not finite.
@@ -124,10 +125,13 @@ class _Analysis:
         spec = normalized_spec(qconfig_spec, dtype, MAPPING)
         targets = find_targets(model, spec, MAPPING)
         if not targets:
-            kinds = sorted({type(module).__name__ for module in model.modules()})
+            wanted = ", ".join(key if isinstance(key, str) else key.__name__ for key in spec)
+            there = ", ".join(
+                sorted({f"{type(m).__module__}.{type(m).__qualname__}" for m in model.modules()})
+            )
             raise ValueError(
-                "analyze: there is nothing to quantize: the model's modules are of the classes "
-                f"{', '.join(kinds)}"
+                f"analyze: there is nothing to quantize: {wanted} are wanted, and the model has {there}; subclasses "
+                "stay as they are"
             )
         self.modules = {target.name: module for module, target in targets.items()}
         self.dtypes = {target.name: target.dtype for target in targets.values()}
@@ -143,11 +147,15 @@ class _Analysis:
             raise ValueError(
                 f"analyze: inputs call none of the layers to quantize: {', '.join(self.modules)}"
             )
+        if not any(bool((t.isfinite() & (t != 0)).any()) for call in self.expected for t in call.values()):
+            raise ValueError(
+                "analyze: all that the float model returns is zero, not finite, or empty: an error cannot be told"
+            )
         again, _ = self._compare(self._run("float", model))
-        if not again.relative <= 1e-4 and again.mean_difference:
+        if again.relative > 1e-4:
             raise RuntimeError(
                 "analyze: the float model returns something else each time it is called with the same inputs "
-                f"(off by {100 * again.relative:.2g} percent): fix its seed, or reset its state, in forward"
+                f"(off by {100 * again.relative:.2g} percent): in forward, fix its seed, reset its state, and leave its inputs as they are"
             )
         float_metric = self._metric("float", model)
         bar.step("float")
