@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/half.h"
+#include "base/relu.h"
 #include "kernels/exponential.h"
 #include "kernels/gates.h"
 #include "kernels/kernels.h"
@@ -131,7 +132,6 @@ void lstm_gates(float i, float f, float g, float o, float& c, float& h) {
 
 float sigmoid(float x) { return 1.0f / sigmoid_denominator(x); }
 float tanh(float x) { return tanh_over(x, 1.0f); }
-float relu(float x) { return x < 0 ? 0 : x; }  // NaN stays NaN
 
 // r and z are whole; n's two parts come apart, since r stands between them.
 void gru_gates(float r, float z, float input_n, float hidden_n, float& h) {
@@ -164,7 +164,7 @@ void step(const StepArgs& a) {
           h = state;
         } else {
           const float x = gate(0, pre_of(0));
-          h = a.relu ? relu(x) : tanh(x);
+          h = a.relu ? base::relu(x) : tanh(x);
         }
       }
     }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <limits>
 
+#include "base/relu.h"
 #include "kernels/exponential.h"
 #include "kernels/gates.h"
 
@@ -73,11 +74,9 @@ void apply(float* x, std::int64_t rows, std::int64_t width) {
   for (std::int64_t i = 0; i < rows * width; ++i) x[i] = function(x[i]);
 }
 
-float relu_of(float x) { return x < 0 ? 0 : x; }
-
 }  // namespace
 
-void relu_rows(float* x, std::int64_t rows, std::int64_t width) { apply<relu_of>(x, rows, width); }
+void relu_rows(float* x, std::int64_t rows, std::int64_t width) { apply<base::relu>(x, rows, width); }
 void tanh_rows(float* x, std::int64_t rows, std::int64_t width) { apply<tanh_of>(x, rows, width); }
 void sigmoid_rows(float* x, std::int64_t rows, std::int64_t width) { apply<sigmoid_of>(x, rows, width); }
 
