@@ -1,6 +1,6 @@
 #include "base/thread_pool.h"
 
-#include <condition_variable>
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <system_error>
@@ -32,107 +32,129 @@ void relax() {
 #endif
 }
 
-// Spins a little, since the others are usually about to arrive; then gives the core away, since on a busy
-// machine they may not be running at all.
-template <class Done>
-void wait_until(Done&& done) {
-  for (int i = 0; i < 2000; ++i) {
-    if (done()) return;
+using Clock = std::chrono::steady_clock;
+
+// How often a wait looks before it sleeps: the others of a team are usually about to arrive, and a worker's
+// next call comes soon where a model has many layers. About 15 and 75 microseconds.
+constexpr int spins_of_member = 1000, spins_of_worker = 5000;
+
+// A caller that slept this long in a call, and for most of it, worked with threads that did not run: other
+// processes have the cores. It works alone for the next while.
+constexpr auto hopeless_sleep = std::chrono::microseconds(200);
+constexpr auto rest = std::chrono::milliseconds(20);
+
+// Waits until done(value), and says for how long it slept. Sleeping, not yielding, since a core that falls
+// idle is where the system lets those run that are waited for.
+template <class T, class Done>
+Clock::duration wait_until(const std::atomic<T>& value, int spins, const Done& done) {
+  for (int i = 0; i < spins; ++i) {
+    if (done(value.load(std::memory_order_acquire))) return {};
     relax();
   }
-  while (!done()) std::this_thread::yield();
+  const Clock::time_point begin = Clock::now();
+  for (T seen = value.load(); !done(seen); seen = value.load()) value.wait(seen);
+  return Clock::now() - begin;
 }
 
 }  // namespace
 
 void Team::wait_for_all() {
-  const int phase = phase_->load(std::memory_order_relaxed);
-  if (arrived_->fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-    arrived_->store(0, std::memory_order_relaxed);
-    phase_->store(phase + 1, std::memory_order_release);
-  } else {
-    wait_until([&] { return phase_->load(std::memory_order_acquire) != phase; });
-  }
+  ++passed_;
+  arrivals_[rank_].count.store(passed_);
+  arrivals_[rank_].count.notify_all();
+  for (int other = 0; other < size_; ++other)
+    if (other != rank_)
+      slept_ +=
+          wait_until(arrivals_[other].count, spins_of_member, [&](int count) { return count >= passed_; });
 }
 
 class ThreadPool {
  public:
   ~ThreadPool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
+    stop_.store(true);
+    for (const auto& worker : workers_) {
+      call(*worker);
+      worker->thread.join();
     }
-    wake_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
   }
 
   // False where the pool is taken; nothing has run then.
   bool try_run(int threads, void (*body)(void*, Team&), void* context) {
     const std::unique_lock owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
+    const Clock::time_point begin = Clock::now();
+    if (begin < resting_until_ && !teams_always) return false;
     grow(threads - 1);
-    const int size =
-        static_cast<int>(workers_.size()) + 1 < threads ? static_cast<int>(workers_.size()) + 1 : threads;
+    const int size = std::min(static_cast<int>(workers_.size()) + 1, threads);
     if (size == 1) return false;
-    {
-      const std::lock_guard lock(mutex_);
-      body_ = body;
-      context_ = context;
-      size_ = size;
-      running_.store(size - 1, std::memory_order_relaxed);
-      ++job_;
-    }
-    wake_.notify_all();
-    Team team(0, size, &arrived_, &phase_);
+    body_ = body;
+    context_ = context;
+    size_ = size;
+    for (int i = 0; i < size; ++i) arrivals_[static_cast<std::size_t>(i)].count.store(0);
+    running_.store(size - 1);
+    for (int i = 0; i < size - 1; ++i) call(*workers_[static_cast<std::size_t>(i)]);
+    Team team(0, size, arrivals_.get());
     body(context, team);
-    wait_until([&] { return running_.load(std::memory_order_acquire) == 0; });
+    const auto slept =
+        team.slept_ + wait_until(running_, spins_of_member, [](int count) { return count == 0; });
+    if (slept > hopeless_sleep) {
+      const Clock::time_point end = Clock::now();
+      if (slept > (end - begin) / 2) resting_until_ = end + rest;
+    }
     return true;
   }
 
  private:
+  // On cache lines of its own.
+  struct alignas(64) Worker {
+    std::atomic<unsigned> calls{0};
+    std::thread thread;
+  };
+
+  static void call(Worker& worker) {
+    worker.calls.fetch_add(1);
+    worker.calls.notify_one();
+  }
+
   void grow(int wanted) {
-    while (static_cast<int>(workers_.size()) < wanted) {
-      const int rank = static_cast<int>(workers_.size()) + 1;
+    const int size = static_cast<int>(workers_.size());
+    if (wanted <= size) return;
+    arrivals_ = std::make_unique<Arrivals[]>(static_cast<std::size_t>(wanted) + 1);
+    for (int rank = size + 1; rank <= wanted; ++rank) {
+      workers_.push_back(std::make_unique<Worker>());
+      Worker& worker = *workers_.back();
       try {
-        workers_.emplace_back([this, rank, job = job_] { work(rank, job); });
+        worker.thread = std::thread([this, rank, &worker] { work(rank, worker); });
       } catch (const std::system_error&) {
+        workers_.pop_back();
         return;  // the system gives no more threads: fewer do the same work
       }
     }
   }
 
-  void work(int rank, unsigned seen) {
+  void work(int rank, Worker& worker) {
     const FloatEnvironment environment;
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      wake_.wait(lock, [&] { return stop_ || job_ != seen; });
-      if (stop_) return;
-      seen = job_;
-      if (rank >= size_) continue;
-      const auto body = body_;
-      void* const context = context_;
-      Team team(rank, size_, &arrived_, &phase_);
-      lock.unlock();
-      body(context, team);
-      running_.fetch_sub(1, std::memory_order_release);
-      lock.lock();
+    for (unsigned seen = 0;; ++seen) {
+      wait_until(worker.calls, spins_of_worker, [&](unsigned calls) { return calls != seen; });
+      if (stop_.load()) return;
+      Team team(rank, size_, arrivals_.get());
+      body_(context_, team);
+      if (running_.fetch_sub(1) == 1) running_.notify_one();
     }
   }
 
-  std::mutex owner_;  // held by the caller whose work the pool does
-  std::vector<std::thread> workers_;
+  std::mutex owner_;  // held by the caller whose work the pool does; guards all but the atomics
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::unique_ptr<Arrivals[]> arrivals_;
+  Clock::time_point resting_until_ = Clock::time_point::min();
 
-  std::mutex mutex_;  // guards the five below
-  std::condition_variable wake_;
-  bool stop_ = false;
-  unsigned job_ = 0;
+  // What workers read between a call and the end of their work.
   int size_ = 1;
   void (*body_)(void*, Team&) = nullptr;
   void* context_ = nullptr;
 
+  std::atomic<bool> stop_{false};
   alignas(64) std::atomic<int> running_{0};
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> phase_{0};
 };
 
 namespace {
@@ -180,7 +202,7 @@ std::atomic<int>& thread_setting() {
 }  // namespace
 
 void run_alone(void (*body)(void*, Team&), void* context) {
-  Team team(0, 1, nullptr, nullptr);
+  Team team(0, 1, nullptr);
   body(context, team);
 }
 

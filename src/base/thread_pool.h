@@ -2,10 +2,18 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 namespace fourfold::base {
+
+// How often a member of a team has come to a barrier; each on a cache line of its own, so that a member that
+// looks at another's does not slow down the rest.
+struct alignas(64) Arrivals {
+  std::atomic<int> count{0};
+};
 
 // What each member of a running team sees.
 class Team {
@@ -32,16 +40,23 @@ class Team {
   void wait_for_all();
   friend class ThreadPool;
   friend void run_alone(void (*)(void*, Team&), void*);
-  Team(int rank, int size, std::atomic<int>* arrived, std::atomic<int>* phase)
-      : rank_(rank), size_(size), arrived_(arrived), phase_(phase) {}
+  Team(int rank, int size, Arrivals* arrivals) : rank_(rank), size_(size), arrivals_(arrivals) {}
   int rank_, size_;
-  std::atomic<int>*arrived_, *phase_;
+  Arrivals* arrivals_;  // [size]
+  int passed_ = 0;      // barriers
+  std::chrono::steady_clock::duration slept_{};
 };
 
+// Whether `work` multiplications, of which a team needs `least` to gain, are for a team. Tests, which want
+// teams wherever there can be one, set teams_always.
+inline std::atomic<bool> teams_always{false};
+inline bool worth_a_team(std::int64_t work, std::int64_t least) { return work >= least || teams_always; }
+
 // Calls body(Team&) on up to `threads` threads at once, the caller among them, and returns when all are
-// done. Where the pool is busy with another caller's work, or a thread cannot be had, the body runs on the
-// caller alone, as a team of one: never a wait, always the same result. The body must not throw on a team of
-// more than one. Members run with the contract's FloatEnvironment.
+// done. Where the pool is busy with another caller's work, a thread cannot be had, or the machine has lately
+// been too busy for teams to gain, the body runs on the caller alone, as a team of one: never a wait, always
+// the same result. The body must not throw on a team of more than one. Members run with the contract's
+// FloatEnvironment.
 void run_team(int threads, void (*body)(void* context, Team&), void* context);
 
 template <class Body>

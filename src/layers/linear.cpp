@@ -10,7 +10,7 @@ namespace fourfold::layers {
 namespace {
 
 // A team costs some microseconds to start and to end: below this many multiplications it does not pay.
-constexpr std::int64_t work_for_a_team = 1 << 22;
+constexpr std::int64_t work_for_a_team = 1 << 21;
 
 // Rows are quantized and multiplied in chunks, so that scratch stays small and in cache.
 constexpr std::int64_t chunk_rows = 256;
@@ -27,8 +27,8 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
     scratch.reserve(static_cast<std::size_t>(std::min(rows, chunk_rows)), in_features);
   QuantizedRows& q = scratch;  // the caller's, also inside the team
 
-  const bool alone = rows * in_features * out_features < work_for_a_team;
-  base::run_team(alone ? 1 : std::min(num_threads(), weights.weight.panels()), [&](base::Team& team) {
+  const bool together = base::worth_a_team(rows * in_features * out_features, work_for_a_team);
+  base::run_team(together ? std::min(num_threads(), weights.weight.panels()) : 1, [&](base::Team& team) {
     const base::Team::Slice panels = team.slice(weights.weight.panels());
     for (std::int64_t first = 0; first < rows; first += chunk_rows) {
       const int count = static_cast<int>(std::min(chunk_rows, rows - first));

@@ -15,9 +15,10 @@ using kernels::Format;
 using kernels::KernelTable;
 using kernels::Rows;
 
-// The barriers of a step cost about a microsecond: below this many multiplications a step, one thread is
-// faster.
-constexpr std::int64_t work_for_a_team = 1 << 19;
+// A barrier costs some tenths of a microsecond a step, and threads that sleep some tens to wake: below these
+// many multiplications in a step and in a layer one thread is faster, or nearly as fast and a better
+// neighbour.
+constexpr std::int64_t work_for_a_team_a_step = 1 << 16, work_for_a_team = 1 << 24;
 
 // The input's part of the gates is computed for a few steps ahead at a time: enough rows for the product to
 // run at full speed, few enough to be in cache when the recurrence reads them.
@@ -98,16 +99,26 @@ struct Pass {
   int slot_before(int t) const { return reverse ? t + 1 : t; }
   int slot_after(int t) const { return reverse ? t : t + 1; }
 
+  // Every member of a team quantizes each new state for itself: that is less work than to wait for one
+  // another a second time. What the first member makes is kept, a slot a step; the others have one slot.
   void quantize_first_state(const Team& team) const {
-    const Team::Slice mine = team.slice(batch());
     const int state_size = weights.state_size();
-    if (!reverse || call.lengths == nullptr) {
-      const std::ptrdiff_t first = std::ptrdiff_t{slot_before(time(0))} * batch();
-      return quantize_slice(*weights.kernels, h0, state_size, state_size, mine, *state, first);
-    }
-    for (int b = mine.begin; b < mine.end; ++b)
+    const bool at_ends = reverse && call.lengths != nullptr && team.rank() == 0;
+    if (!at_ends) return quantize_state(team, h0, state_size, slot_before(time(0)), batch());
+    for (int b = 0; b < batch(); ++b)
       quantize_slice(*weights.kernels, h0, state_size, state_size, {b, b + 1}, *state,
                      std::ptrdiff_t{call.lengths[b]} * batch());
+  }
+  void quantize_state(const Team& team, const float* h, std::ptrdiff_t spacing, int slot, int count) const {
+    const bool kept = team.rank() == 0;
+    quantize_slice(*weights.kernels, h, spacing, weights.state_size(), {0, count},
+                   kept ? *state : scratch.members[to_size(team.rank())].state,
+                   kept ? std::ptrdiff_t{slot} * batch() : 0);
+  }
+
+  // Where a step of one row, with a team of one, puts its new state itself.
+  kernels::NextRow next_row(int slot) const {
+    return {scratch.row.data(), state->q.data() + slot * state->stride, state->quantization.data() + slot};
   }
 
   // Float weights read the state out of the output. A row that is shorter than others begins, in reverse,
@@ -120,12 +131,14 @@ struct Pass {
                     to_size(weights.state_size()) * sizeof(float));
   }
 
-  Rows state_before(int i) const {
+  Rows state_before(const Team& team, int i) const {
     const int t = time(i), count = active_at(t);
     if (quantized()) {
-      const std::ptrdiff_t first = std::ptrdiff_t{slot_before(t)} * batch();
-      return {state->q.data() + first * state->stride, state->quantization.data() + first, nullptr,
-              state->stride, count};
+      const bool kept = team.rank() == 0;
+      const QuantizedRows& from = kept ? *state : scratch.members[to_size(team.rank())].state;
+      const std::ptrdiff_t first = kept ? std::ptrdiff_t{slot_before(t)} * batch() : 0;
+      return {from.q.data() + first * from.stride, from.quantization.data() + first, nullptr, from.stride,
+              count};
     }
     if (i == 0) return {nullptr, nullptr, h0, weights.state_size(), count};
     return {nullptr, nullptr, output + time(i - 1) * output_time, output_row, count};
@@ -175,11 +188,12 @@ struct Pass {
 
   // The part of the next group's product that belongs to step `i` of a group: of a member's blocks, an equal
   // share.
-  kernels::SideProduct side_product(const Group& next, int i, Team::Slice panels) const {
+  kernels::SideProduct side_product(const Group& next, int i, Team::Slice panels,
+                                    const std::uint8_t* q) const {
     const int gates = direction.ih.gates, begin = panels.begin * gates,
               blocks = (panels.end - panels.begin) * gates;
     return {.weights = direction.ih.view(),
-            .q = scratch.side.data(),
+            .q = q,
             .quantization = input_rows(next).quantization,
             .bias = direction.bias.data(),
             .y = next.pre,
@@ -214,6 +228,7 @@ struct Pass {
     // A member computes the gates of its own panels only, from its own part of `pre`.
     const Team::Slice panels = team.slice(direction.hh.panels());
     const bool projected = weights.proj_size > 0;
+    std::uint8_t* interleaved = scratch.members[to_size(team.rank())].side.data();
     // With lengths, a step may have no row at all.
     const bool quantizes_itself =
         quantized() && !projected && batch() == 1 && call.lengths == nullptr && team.size() == 1;
@@ -230,14 +245,13 @@ struct Pass {
       const bool has_next = ahead && begin + group.count < call.steps;
       if (has_next) {
         next = group_at(begin + group.count);
-        kernels::interleave_rows(input_rows(next), direction.ih.inputs, scratch.side.data());
+        kernels::interleave_rows(input_rows(next), direction.ih.inputs, interleaved);
       }
       for (int i = begin; i < std::min(begin + group.count, call.steps); ++i) {
-        const std::ptrdiff_t slot = std::ptrdiff_t{slot_after(time(i))} * batch();
         kernels::SideProduct side;
-        if (has_next) side = side_product(next, i - begin, panels);
+        if (has_next) side = side_product(next, i - begin, panels, interleaved);
         float* h = output + time(i) * output_time;
-        const Rows before = state_before(i);
+        const Rows before = state_before(team, i);
         step({.weights = direction.hh.view(),
               .rows = before,
               .pre = group.pre + std::ptrdiff_t{time(i) - group.first} * batch() * pre_stride(),
@@ -252,18 +266,12 @@ struct Pass {
               .panel_end = panels.end,
               .relu = weights.relu,
               .backward = i % 2 == 1,
-              .next = quantizes_itself
-                          ? kernels::NextRow{scratch.row.data(), state->q.data() + slot * state->stride,
-                                             state->quantization.data() + slot}
-                          : kernels::NextRow{},
+              .next = quantizes_itself ? next_row(slot_after(time(i))) : kernels::NextRow{},
               .side = has_next ? &side : nullptr});
         team.barrier();
         if (projected) project_hidden(team, h, before.count);
-        if (quantized() && !quantizes_itself) {
-          quantize_slice(*weights.kernels, h, output_row, weights.state_size(), team.slice(before.count),
-                         *state, slot);
-          team.barrier();
-        }
+        if (quantized() && !quantizes_itself)
+          quantize_state(team, h, output_row, slot_after(time(i)), before.count);
       }
     }
   }
@@ -323,12 +331,17 @@ struct Forward {
     return may_work_ahead() && direction.ih.weights.size() <= most_bytes_to_work_ahead;
   }
 
-  void reserve(std::ptrdiff_t pre_stride, int chunk_steps) const {
+  void reserve(std::ptrdiff_t pre_stride, int chunk_steps, int threads) const {
     const std::size_t batch = to_size(call.batch), units = to_size(weights.hidden_size);
     scratch.pre.reserve(to_size(std::max(chunk_steps, may_work_ahead() ? 2 * kernels::side_rows : 0)) *
                         batch * to_size(pre_stride));
-    const int most_inputs = std::max(weights.input_size, weights.directions * weights.state_size());
-    if (may_work_ahead()) scratch.side.reserve(to_size(kernels::side_rows * padded(most_inputs)));
+    scratch.members.resize(std::max(scratch.members.size(), to_size(threads)));
+    for (int rank = 0; rank < threads; ++rank) {
+      RecurrentScratch::Member& member = scratch.members[to_size(rank)];
+      if (quantized && rank > 0) member.state.reserve(batch, weights.state_size());
+      const int most_inputs = std::max(weights.input_size, weights.directions * weights.state_size());
+      if (may_work_ahead()) member.side.reserve(to_size(kernels::side_rows * padded(most_inputs)));
+    }
     scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
     scratch.zeros.reserve(
         std::max(to_size(std::max(c_size, h_size)), to_size(padded(weights.proj_size) + 64)));
@@ -350,10 +363,11 @@ struct Forward {
     const kernels::PackedMatrix& first_hh = weights.layers.front().hh;
     const std::ptrdiff_t pre_stride = std::ptrdiff_t{first_hh.blocks} * kernels::block_rows;
     const int chunk_steps = steps_in_chunk(call, pre_stride);
-    reserve(pre_stride, chunk_steps);
-
     const std::int64_t work = std::int64_t{first_hh.rows} * state_size * call.batch;
-    const int threads = call.alone || work < work_for_a_team ? 1 : std::min(num_threads(), first_hh.panels());
+    const bool together = !call.alone && base::worth_a_team(work, work_for_a_team_a_step) &&
+                          base::worth_a_team(work * call.steps, work_for_a_team);
+    const int threads = together ? std::min(num_threads(), first_hh.panels()) : 1;
+    reserve(pre_stride, chunk_steps, threads);
 
     const float* x = call.input;
     int inputs = weights.input_size;
@@ -363,8 +377,9 @@ struct Forward {
       // The int8 rows of h that the layer below made for its own recurrence are this layer's input; a
       // bidirectional layer's concatenated row is a new vector with a scale of its own.
       const bool input_is_state = layer > 0 && hands_on_state();
-      // Nobody reads an inner layer's float output then, so each step overwrites the one before.
-      const bool keep_output = last || !hands_on_state();
+      // Nobody reads an inner layer's float output then, so each step overwrites the one before; but in a
+      // team a member may still be reading that.
+      const bool keep_output = last || !hands_on_state() || threads > 1;
 
       const std::ptrdiff_t width = std::ptrdiff_t{directions} * state_size;
       Layout to = {call.output_time, call.output_row, call.steps, call.batch};
@@ -464,7 +479,11 @@ void RecurrentScratch::reserve_as(const RecurrentScratch& other) {
   buffer(gathered, other.gathered);
   buffer(hidden, other.hidden);
   buffer(row, other.row);
-  buffer(side, other.side);
+  members.resize(std::max(members.size(), other.members.size()));
+  for (std::size_t rank = 0; rank < other.members.size(); ++rank) {
+    quantized(members[rank].state, other.members[rank].state);
+    buffer(members[rank].side, other.members[rank].side);
+  }
   buffer(pre, other.pre);
   buffer(carried, other.carried);
   buffer(zeros, other.zeros);

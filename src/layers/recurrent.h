@@ -57,18 +57,23 @@ struct RecurrentCall {
 
 // Memory that calls use again.
 struct RecurrentScratch {
-  QuantizedRows input;              // [steps * batch, inputs]
-  base::Buffer<float> gathered;     // the same in float, where the caller's rows are not evenly spaced
-  QuantizedRows state[2];           // [(steps + 1) * batch, state_size]: h0, then every h; by layer's parity
-  QuantizedRows unprojected;        // [batch, hidden_size]
-  base::Buffer<float> hidden;       // the same in float
-  base::Buffer<float> rows[2];      // float outputs of inner layers, by layer's parity
-  base::Buffer<float> row;          // one h, padded to 16
-  base::Buffer<std::uint8_t> side;  // the input rows of the steps that come, interleaved
-  base::Buffer<float> pre;          // [a chunk of steps * batch, packed gates]
-  base::Buffer<float> carried;      // c, or a GRU's h: [batch, hidden_size padded to 16]
-  base::Buffer<float> zeros;        // [batch, state_size or hidden_size], never written
-  base::Buffer<int> active;         // [steps]: how many rows are as long as that
+  QuantizedRows input;           // [steps * batch, inputs]
+  base::Buffer<float> gathered;  // the same in float, where the caller's rows are not evenly spaced
+  QuantizedRows state[2];        // [(steps + 1) * batch, state_size]: h0, then every h; by layer's parity
+  QuantizedRows unprojected;     // [batch, hidden_size]
+  base::Buffer<float> hidden;    // the same in float
+  base::Buffer<float> rows[2];   // float outputs of inner layers, by layer's parity
+  base::Buffer<float> row;       // one h, padded to 16
+  base::Buffer<float> pre;       // [a chunk of steps * batch, packed gates]
+  base::Buffer<float> carried;   // c, or a GRU's h: [batch, hidden_size padded to 16]
+  base::Buffer<float> zeros;     // [batch, state_size or hidden_size], never written
+  base::Buffer<int> active;      // [steps]: how many rows are as long as that
+
+  struct Member {
+    QuantizedRows state;              // [batch, state_size]: h, of all but the first
+    base::Buffer<std::uint8_t> side;  // the input rows of the steps that come, interleaved
+  };
+  std::vector<Member> members;  // of a team, by rank
 
   // Room for the calls that `other` has room for.
   void reserve_as(const RecurrentScratch& other);

@@ -14,6 +14,7 @@
 #include <typeinfo>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "fourfold/fourfold.h"
 #include "kernels/compare.h"
 #include "kernels/random.h"
@@ -26,9 +27,10 @@ using kernels::test::report_cases;
 
 // ---- Settings ----
 
-// Puts the settings of the process back after each test.
+// Puts the settings of the process back after each test. In between, calls of every size use all threads.
 class SettingsTest : public testing::Test {
  protected:
+  void SetUp() override { base::teams_always = true; }
   void TearDown() override {
     set_isa("");
     set_num_threads(threads_);

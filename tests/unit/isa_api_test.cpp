@@ -14,6 +14,7 @@ class Isa : public SettingsTest {
  protected:
   // Each test starts from what the machine has; the environment is as before afterwards.
   void SetUp() override {
+    SettingsTest::SetUp();
     if (const char* value = ::getenv("FOURFOLD_ISA")) before_ = value;
     ::unsetenv("FOURFOLD_ISA");
   }
