@@ -12,16 +12,7 @@
 namespace fourfold::layers {
 namespace {
 
-// ---- Tanh and sigmoid: gates.h says how ----
-
-// (1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x. 1 - s is exact or far from 0, so that small results are
-// right relative to their size.
-float tanh_of(float x) {
-  const kernels::Power e = kernels::exponential(std::fabs(x), kernels::exp_minus_2x);
-  return std::copysign(std::fma(-e.su, e.q, 1.0f - e.s) / std::fma(e.su, e.q, 1.0f + e.s), x);
-}
-
-// 1 / (1 + e^-x); what 1 + s loses goes into the small term.
+// 1 / (1 + e^-x), with the exponential of gates.h; what 1 + s loses goes into the small term.
 float sigmoid_of(float x) {
   const kernels::Power e = kernels::exponential(x, kernels::exp_minus_x);
   const float large = 1.0f + e.s;
@@ -29,7 +20,7 @@ float sigmoid_of(float x) {
   return 1.0f / (large + std::fma(e.su, e.q, lost));
 }
 
-// ---- In double, for LogSoftmax ----
+// ---- In double ----
 
 // c[0] + c[1]*x + … + c[N-1]*x^(N-1)
 template <std::size_t N>
@@ -52,6 +43,15 @@ double exp_of(double x) {
   const double power = std::bit_cast<double>((std::bit_cast<std::uint64_t>(rounded) + 1023) << 52);
   return power * polynomial(u, {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040,
                                 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800});
+}
+
+// (1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x, rounded once. A small tanh is x to the last place, and
+// NaN stays NaN.
+float tanh_of(float x) {
+  const double size = std::fabs(x);
+  if (!(size >= 0x1p-12)) return x;
+  const double e = exp_of(-2 * size);
+  return std::copysign(static_cast<float>((1 - e) / (1 + e)), x);
 }
 
 // log x for finite x >= 1, or NaN: x = 2^n m with sqrt(1/2) <= m < sqrt(2), and the first terms of
