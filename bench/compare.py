@@ -50,7 +50,10 @@ def measure(row: Row, threads: int, seconds: float, limits: dict | None) -> dict
     for name, error in errors.items():
         if not error < 0.2:  # a peer that computes something else would be no baseline
             raise SystemExit(f"{row.name}: {name} is {100 * error:.0f} percent off torch")
-    times = time_in_turns(runs, seconds)
+    if threads == 1:
+        times = time_in_turns(runs, seconds)
+    else:
+        times = time_in_turns(runs, seconds, rounds=3, pause=0.25)
     peers = {name: times[name] for name in engines.PEERS if name in times}
     best = min(peers, key=peers.get)
     limit = limit_microseconds(row, limits)

@@ -9,7 +9,12 @@ from typing import Any
 
 
 def time_in_turns(
-    runs: Mapping[str, Callable[[], Any]], seconds: float, *, rounds: int = 7, calls: int = 3
+    runs: Mapping[str, Callable[[], Any]],
+    seconds: float,
+    *,
+    rounds: int = 7,
+    calls: int = 3,
+    pause: float = 0,
 ) -> dict[str, float]:
     """The median microseconds of one call of each, from blocks of calls in turns.
 
@@ -21,6 +26,8 @@ def time_in_turns(
         seconds: about how long to go on, in all.
         rounds: at least so many blocks of each.
         calls: at least so many counted calls in a block; more, where they are short.
+        pause: seconds to wait before a block. Pools of threads go on spinning after a call, OpenMP's for 0.2
+            seconds, and take the cores of the next block's.
     """
     in_block: dict[str, int] = {}
     times: dict[str, list[float]] = {}
@@ -34,6 +41,8 @@ def time_in_turns(
     done = 0
     while done < rounds or (time.perf_counter() < deadline and done < 200):
         for name, run in runs.items():
+            if pause:
+                time.sleep(pause)
             run()
             start = time.perf_counter()
             for _ in range(in_block[name]):
