@@ -1,6 +1,6 @@
 # Thin: each target is a script or a preset. `make help` lists them.
 JOBS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-SECONDS_EACH ?= 60
+SECONDS ?= 60
 export CTEST_PARALLEL_LEVEL := $(JOBS)
 # Not from git, which fails in an archive or a tree of another owner: clang-format without files reads stdin.
 FOLDERS := $(wildcard include src cli tests bench fuzz examples python/src)
@@ -38,6 +38,7 @@ vad: ## Speech in a recording, with silero-vad's network (examples/vad)
 test: ## Everything that CI runs: tests, sanitizers, checks
 	@tools/setup.sh test
 	$(MAKE) --no-print-directory release-test checks python-test sanitize
+	$(MAKE) --no-print-directory fuzz SECONDS=20
 
 release-test:
 	cmake --preset release -DFOURFOLD_TESTS=ON
@@ -118,15 +119,12 @@ bench-kernels: ## Every kernel of every instruction set that the machine has
 	cmake --build --preset bench
 	build-bench/bench/kernels_bench
 
-fuzz: ## Each fuzz target for SECONDS_EACH=60 seconds
+fuzz: ## Each fuzz target for SECONDS=60 seconds
 	@tools/setup.sh fuzz
 	cmake --preset fuzz
 	cmake --build --preset fuzz
-	mkdir -p corpus/model corpus/npy corpus/safetensors corpus/wav
-	build-fuzz/fuzz/model_fuzz -max_total_time=$(SECONDS_EACH) corpus/model
-	build-fuzz/fuzz/npy_fuzz -max_total_time=$(SECONDS_EACH) corpus/npy
-	build-fuzz/fuzz/safetensors_fuzz -max_total_time=$(SECONDS_EACH) corpus/safetensors
-	build-fuzz/fuzz/wav_fuzz -max_total_time=$(SECONDS_EACH) corpus/wav
+	build-fuzz/fuzz/seeds build-fuzz/corpus
+	tools/fuzz.py --seconds $(SECONDS)
 
 lint: ## clang-tidy over the library, the command line and the examples
 	@tools/setup.sh lint

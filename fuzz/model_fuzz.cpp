@@ -12,16 +12,15 @@
 #include "formats/safetensors.h"
 #include "fourfold/error.h"
 #include "fourfold/quantize_dynamic.h"
+#include "fuzz/fuzzing.h"
 #include "modules/description.h"
 #include "modules/save.h"
 
 namespace {
 
 using namespace fourfold;
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
+using fuzz::require;
+using fuzz::require_same;
 
 // A file with this description, and tensors that some layers of it may take.
 formats::TensorFile described(std::string_view description) {
@@ -47,15 +46,6 @@ void require_loaded(const StateDict& file, const StateDict& loaded) {
     require(other->dtype() == DType::float32 ||
             (other->dtype() == tensor.dtype() && std::ranges::equal(other->bytes(), tensor.bytes())));
     require(tensor.dtype() != DType::float32 || std::ranges::equal(other->bytes(), tensor.bytes()));
-  }
-}
-
-void require_same(const StateDict& expected, const StateDict& actual) {
-  require(expected.size() == actual.size());
-  for (const auto& [name, tensor] : expected) {
-    const Tensor* other = find_tensor(actual, name);
-    require(other != nullptr && other->dtype() == tensor.dtype() && other->shape() == tensor.shape());
-    require(std::ranges::equal(other->bytes(), tensor.bytes()));
   }
 }
 

@@ -1,5 +1,4 @@
 // Any bytes are refused with an Error or accepted; what is accepted can be written and comes back the same.
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -8,16 +7,9 @@
 
 #include "formats/npy.h"
 #include "fourfold/error.h"
-
-namespace {
+#include "fuzz/fuzzing.h"
 
 using namespace fourfold;
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   Tensor tensor;
@@ -31,8 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
   const std::vector<std::byte> written = formats::serialize_npy(tensor);
   const Tensor again = formats::parse_npy(written);
-  require(again.dtype() == tensor.dtype() && again.shape() == tensor.shape());
-  require(std::ranges::equal(again.bytes(), tensor.bytes()));
-  require(formats::serialize_npy(again) == written);
+  fuzz::require_same(tensor, again);
+  fuzz::require(formats::serialize_npy(again) == written);
   return 0;
 }

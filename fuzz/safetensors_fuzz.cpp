@@ -1,5 +1,4 @@
 // Any bytes are refused with an Error or accepted; what is accepted can be written and comes back the same.
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -8,16 +7,9 @@
 
 #include "formats/safetensors.h"
 #include "fourfold/error.h"
-
-namespace {
+#include "fuzz/fuzzing.h"
 
 using namespace fourfold;
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   formats::TensorFile file;
@@ -31,13 +23,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
   const std::vector<std::byte> written = formats::serialize_safetensors(file);
   const formats::TensorFile again = formats::parse_safetensors(written);
-  require(again.metadata == file.metadata);
-  require(again.tensors.size() == file.tensors.size());
-  for (const auto& [name, tensor] : file.tensors) {
-    const Tensor* other = find_tensor(again.tensors, name);
-    require(other != nullptr && other->dtype() == tensor.dtype() && other->shape() == tensor.shape());
-    require(std::ranges::equal(other->bytes(), tensor.bytes()));
-  }
-  require(formats::serialize_safetensors(again) == written);
+  fuzz::require(again.metadata == file.metadata);
+  fuzz::require_same(file.tensors, again.tensors);
+  fuzz::require(formats::serialize_safetensors(again) == written);
   return 0;
 }

@@ -8,14 +8,9 @@
 
 #include "examples/vad/wav.h"
 #include "fourfold/error.h"
+#include "fuzz/fuzzing.h"
 
-namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
+using fourfold::fuzz::require;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   std::istringstream stream(std::string(reinterpret_cast<const char*>(data), size));

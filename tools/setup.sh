@@ -51,7 +51,10 @@ case $set_of_packages in
     [ "$set_of_packages" = test-aarch64 ] || need clang command -v clang++
     ;;
   bench) need libbenchmark-dev has_header benchmark/benchmark.h ;;
-  fuzz) need clang command -v clang++ ;;
+  fuzz)
+    need clang command -v clang++
+    need libgtest-dev has_header gtest/gtest.h
+    ;;
   lint)
     need clang-tidy command -v clang-tidy
     need clang-format command -v clang-format

@@ -39,7 +39,8 @@ inline std::uint64_t seed() {
 // SplitMix64: the same numbers from the same seed on every machine, which std's distributions do not promise.
 class Random {
  public:
-  Random() : state_(seed()) {}
+  Random() : Random(seed()) {}
+  explicit Random(std::uint64_t state) : state_(state) {}
   float uniform(float low, float high) {
     return low + (high - low) * (static_cast<float>(next() >> 40) * 0x1p-24f);
   }
