@@ -29,7 +29,12 @@ def run(target, seconds):
     corpus, failures = BUILD / "corpus" / target, BUILD / "failures"
     for folder in (corpus, failures):
         folder.mkdir(parents=True, exist_ok=True)
-    command = [BUILD / "fuzz" / f"{target}_fuzz", f"-max_total_time={seconds}", "-timeout=120", "-print_final_stats=1"]
+    command = [
+        BUILD / "fuzz" / f"{target}_fuzz",
+        f"-max_total_time={seconds}",
+        "-timeout=600",
+        "-print_final_stats=1",
+    ]
     command.append(f"-artifact_prefix={failures}/{target}-")
     dictionary = ROOT / "fuzz" / "dictionaries" / f"{target}.dict"
     if dictionary.exists():
@@ -62,7 +67,9 @@ def main():
     built = sorted(path.name.removesuffix("_fuzz") for path in (BUILD / "fuzz").glob("*_fuzz"))
     if not built:
         sys.exit("fuzz.py: no targets are built; `make fuzz` builds and runs them")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(built)}")
     parser.add_argument("-s", "--seconds", type=int, default=60, help="for each target (60)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -120,15 +120,15 @@ class ThreadPool {
     const int size = static_cast<int>(workers_.size());
     if (wanted <= size) return;
     arrivals_ = std::make_unique<Arrivals[]>(static_cast<std::size_t>(wanted) + 1);
+    workers_.reserve(static_cast<std::size_t>(wanted));
     for (int rank = size + 1; rank <= wanted; ++rank) {
-      workers_.push_back(std::make_unique<Worker>());
-      Worker& worker = *workers_.back();
+      auto worker = std::make_unique<Worker>();
       try {
-        worker.thread = std::thread([this, rank, &worker] { work(rank, worker); });
+        worker->thread = std::thread([this, rank, &own = *worker] { work(rank, own); });
       } catch (const std::system_error&) {
-        workers_.pop_back();
         return;  // the system gives no more threads: fewer do the same work
       }
+      workers_.push_back(std::move(worker));  // has a thread: one without would be waited for, forever
     }
   }
 

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/tensor_bytes.h"
+#include "formats/json_text.h"
 #include "formats/reading.h"
 #include "fourfold/error.h"
 
@@ -291,14 +292,6 @@ TensorFile read_tensors(const std::string& where, std::uint64_t file_bytes, cons
   return file;
 }
 
-std::string json_text(const std::string& where, const char* what, const nlohmann::json& value) {
-  try {
-    return value.dump();
-  } catch (const nlohmann::json::type_error&) {
-    throw InvalidArgument(where + ": " + what + " is not UTF-8");
-  }
-}
-
 // What a file consists of: its start (the length of the header, and the header), then the data.
 struct Layout {
   std::string start;
@@ -318,30 +311,38 @@ Layout lay_out(const std::string& where, const TensorFile& file) {
   std::ranges::stable_sort(entries, std::ranges::greater(),
                            [](const NamedTensor* entry) { return item_size(entry->tensor.dtype()); });
 
-  // Put together as text: an ordered_json object would compare each new name with all the former ones.
   Layout layout;
-  std::string header = "{";
-  const auto add = [&](const std::string& name, const std::string& value) {
-    if (header.size() > 1) header += ',';
-    header += name + ':' + value;
-  };
-  if (!file.metadata.empty())
-    add(in_quotes(std::string(metadata_key)), json_text(where, "the metadata", file.metadata));
-  std::set<std::string_view> names;
-  std::uint64_t begin = 0;
-  for (const NamedTensor* entry : entries) {
-    const auto& [name, tensor] = *entry;
-    if (name == metadata_key) throw InvalidArgument(where + ": no tensor can be named " + in_quotes(name));
-    if (!names.insert(name).second)
-      throw InvalidArgument(where + ": two tensors are named " + in_quotes(name));
-    const std::uint64_t end = begin + tensor.bytes().size();
-    const nlohmann::ordered_json info = {
-        {"dtype", format_name(tensor.dtype())}, {"shape", tensor.shape()}, {"data_offsets", {begin, end}}};
-    add(json_text(where, "a tensor's name", name), info.dump());
-    layout.data.push_back(tensor.bytes());
-    begin = end;
+  JsonText object = JsonText::object();
+  const char* what = "the metadata";  // that is written
+  try {
+    if (!file.metadata.empty()) {
+      JsonText metadata = JsonText::object();
+      for (const auto& [key, value] : file.metadata) metadata.add(key, json_text(value));
+      object.add(std::string(metadata_key), std::move(metadata).text());
+    }
+    what = "a tensor's name";
+    std::set<std::string_view> names;
+    std::uint64_t begin = 0;
+    for (const NamedTensor* entry : entries) {
+      const auto& [name, tensor] = *entry;
+      if (name == metadata_key) throw InvalidArgument(where + ": no tensor can be named " + in_quotes(name));
+      if (!names.insert(name).second)
+        throw InvalidArgument(where + ": two tensors are named " + in_quotes(name));
+      const std::uint64_t end = begin + tensor.bytes().size();
+      JsonText shape = JsonText::list(), offsets = JsonText::list(), info = JsonText::object();
+      for (const std::int64_t size : tensor.shape()) shape.add(std::to_string(size));
+      for (const std::uint64_t offset : {begin, end}) offsets.add(std::to_string(offset));
+      info.add("dtype", json_text(format_name(tensor.dtype())));
+      info.add("shape", std::move(shape).text());
+      info.add("data_offsets", std::move(offsets).text());
+      object.add(name, std::move(info).text());
+      layout.data.push_back(tensor.bytes());
+      begin = end;
+    }
+  } catch (const nlohmann::json::type_error&) {
+    throw InvalidArgument(where + ": " + what + " is not UTF-8");
   }
-  header += '}';
+  std::string header = std::move(object).text();
   header.resize((header.size() + 7) / 8 * 8, ' ');  // the data is aligned as the file is
   if (header.size() > max_header_bytes)
     throw InvalidArgument(where + ": names and metadata make a header of " + std::to_string(header.size()) +

@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "formats/json_text.h"
 #include "formats/reading.h"
 #include "modules/tree.h"
 
@@ -13,6 +14,8 @@ namespace fourfold::modules {
 namespace {
 
 using formats::in_quotes;
+using formats::json_text;
+using formats::JsonText;
 
 constexpr int format_version = 1;
 constexpr const char* sequential_kind = "Sequential";
@@ -81,16 +84,17 @@ void from_json(const Json& json, std::optional<std::int64_t>& value) {
 
 // Options that have their defaults are not named.
 template <class Layer>
-Json describe_layer(const Layer& layer) {
+std::string describe_layer(const Layer& layer) {
   if constexpr (!has_weights<Layer>) require_valid(layer);
   using Options = typename OptionsOf<Layer>::type;
-  Json json = {{"kind", Layer::kind}};
+  JsonText json = JsonText::object();
+  json.add("kind", json_text(Layer::kind));
   std::vector<Json> defaults;
   const auto collect = [&](const char*, const auto& value) { defaults.push_back(to_json(value)); };
   std::size_t next = 0;
   const auto add = [&](const char* name, const auto& value) {
-    Json own = to_json(value);
-    if (own != defaults[next++]) json[name] = std::move(own);
+    const Json own = to_json(value);
+    if (own != defaults[next++]) json.add(name, own.dump());
   };
   if constexpr (requires(Options options) { for_each_option(options, add); }) {
     Options plain{}, options = [&] {
@@ -102,7 +106,7 @@ Json describe_layer(const Layer& layer) {
     for_each_option(plain, collect);
     for_each_option(options, add);
   }
-  return json;
+  return std::move(json).text();
 }
 
 // An option that a file does not name has its default.
@@ -135,29 +139,31 @@ void require_child_name(const std::string& name) {
     throw InvalidArgument("a module's name must not hold a dot, as " + in_quotes(name) + " does");
 }
 
-Json describe_tree(const ModuleTree& tree, int depth) {
+std::string describe_tree(const ModuleTree& tree, int depth) {
   if (depth > deepest_tree)
     throw InvalidArgument("modules are nested deeper than " + std::to_string(deepest_tree));
   if (!tree.layer.empty())
     return std::visit([](const auto* layer) { return describe_layer(*layer); }, tree.layer.front());
-  Json json = {{"kind", tree.sequential ? sequential_kind : group_kind}};
-  if (!tree.sequential) json["type"] = tree.type;
+  JsonText json = JsonText::object();
+  json.add("kind", json_text(tree.sequential ? sequential_kind : group_kind));
+  if (!tree.sequential) json.add("type", json_text(tree.type));
   if (tree.children.size() > most_entries)
     throw InvalidArgument("a module has more than " + std::to_string(most_entries) + " others");
-  Json children = Json::object();
+  JsonText children = JsonText::object();
+  std::set<std::string_view> names;
   for (const ModuleTree& child : tree.children) {
     require_child_name(child.name);
-    if (children.contains(child.name))
+    if (!names.insert(child.name).second)
       throw InvalidArgument("two modules are named " + in_quotes(child.name));
-    children[child.name] = describe_tree(child, depth + 1);
+    children.add(child.name, describe_tree(child, depth + 1));
   }
-  json["children"] = std::move(children);
+  json.add("children", std::move(children).text());
   if (tree.tensors != nullptr && !tree.tensors->empty()) {
-    Json names = Json::array();
-    for (const NamedTensor& entry : *tree.tensors) names.push_back(entry.name);
-    json["tensors"] = std::move(names);
+    JsonText tensors = JsonText::list();
+    for (const NamedTensor& entry : *tree.tensors) tensors.add(json_text(entry.name));
+    json.add("tensors", std::move(tensors).text());
   }
-  return json;
+  return std::move(json).text();
 }
 
 // The tensors of a file, each to be taken once.
@@ -320,10 +326,12 @@ class Watch {
 }  // namespace
 
 std::string description_of(const ModuleTree& tree) {
-  const Json description = {{"version", format_version}, {"model", describe_tree(tree, 0)}};
   std::string text;
   try {
-    text = description.dump();
+    JsonText description = JsonText::object();
+    description.add("version", std::to_string(format_version));
+    description.add("model", describe_tree(tree, 0));
+    text = std::move(description).text();
   } catch (const Json::type_error&) {
     throw InvalidArgument("the name of a module or a tensor is not UTF-8");
   }
