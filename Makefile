@@ -9,7 +9,7 @@ SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 # The steps of `test` build on each other; the parallelism is inside them.
 .NOTPARALLEL:
 
-.PHONY: help demo charlm vad test release-test sanitize thread-sanitize checks bench fuzz lint format clean
+.PHONY: help demo charlm vad test release-test sanitize thread-sanitize checks bench fuzz soak lint format clean
 .PHONY: wheel site minilm g2p python-test bench-kernels test-aarch64 test-baseline bits
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
@@ -125,6 +125,12 @@ fuzz: ## Each fuzz target for SECONDS=60 seconds
 	cmake --build --preset fuzz
 	build-fuzz/fuzz/seeds build-fuzz/corpus
 	tools/fuzz.py --seconds $(SECONDS)
+
+soak: ## Minutes of load: many threads, models, steps and forks; memory and throughput
+	@tools/setup.sh test
+	cmake --preset release -DFOURFOLD_TESTS=ON
+	cmake --build --preset release --target soak
+	build/tests/soak
 
 lint: ## clang-tidy over the library, the command line and the examples
 	@tools/setup.sh lint
