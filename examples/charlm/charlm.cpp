@@ -122,6 +122,9 @@ std::string write_on(const CharRnn& model, const Vocabulary& vocabulary, const s
     double sum = 0;
     for (std::size_t k = 0; k < characters; ++k)
       up_to[k] = sum += std::exp((double{scores[k]} - largest) / o.temperature);
+    if (!std::isfinite(sum))
+      throw fourfold::Error(
+          fmt::format("{}: its scores are not finite: weights are far too large", o.folder));
     const double drawn = static_cast<double>(generator.random()) * 0x1p-32 * sum;  // below the sum
     const auto id = std::ranges::upper_bound(up_to, drawn) - up_to.begin();
     text += vocabulary.characters[static_cast<std::size_t>(id)];
@@ -173,6 +176,8 @@ Evaluation evaluate(const CharRnn& model, std::span<const int> ids) {
       loss += cross_entropy({logits.data<float>() + row * characters, static_cast<std::size_t>(characters)},
                             id(row % streams, begin + row / streams + 1));
   }
+  if (!std::isfinite(loss))
+    throw fourfold::Error("the model's scores are not finite: weights are far too large");
   return {std::exp(loss / static_cast<double>(length * streams)), time.count()};
 }
 

@@ -81,7 +81,6 @@ struct Avx2 {
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
   }
   static I add_int(I a, I b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
-  static I sub_int(I a, I b) { return {_mm256_sub_epi32(a.low, b.low), _mm256_sub_epi32(a.high, b.high)}; }
   static I mul_int(I a, I b) {
     return {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
   }

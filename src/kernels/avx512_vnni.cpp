@@ -46,7 +46,6 @@ struct Avx512Vnni {
   static I set1_int(std::int32_t x) { return _mm512_set1_epi32(x); }
   static I load_int(const std::int32_t* p) { return _mm512_loadu_si512(p); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
-  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
   static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
   static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
 

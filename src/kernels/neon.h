@@ -106,9 +106,6 @@ struct Neon {
   static I add_int(I a, I b) {
     return {vaddq_s32(a.v0, b.v0), vaddq_s32(a.v1, b.v1), vaddq_s32(a.v2, b.v2), vaddq_s32(a.v3, b.v3)};
   }
-  static I sub_int(I a, I b) {
-    return {vsubq_s32(a.v0, b.v0), vsubq_s32(a.v1, b.v1), vsubq_s32(a.v2, b.v2), vsubq_s32(a.v3, b.v3)};
-  }
   static I mul_int(I a, I b) {
     return {vmulq_s32(a.v0, b.v0), vmulq_s32(a.v1, b.v1), vmulq_s32(a.v2, b.v2), vmulq_s32(a.v3, b.v3)};
   }

@@ -19,7 +19,7 @@
 //   clamp(x, limit)          to [-limit, limit]; NaN stays NaN
 //   relu(x)                  x < 0 ? 0 : x
 //   lowest, highest          the smallest and the largest lane; any_nan
-//   zero_int, load_int, set1_int, add_int, sub_int, mul_int, to_float
+//   zero_int, load_int, set1_int, add_int, mul_int, to_float
 //   round_to_byte(F, I zp)   bytes of clamp(rne(x) + zp, -127, 127) + activation_offset, to 16 bytes at p
 //   fill_byte(p)             sixteen times the byte that stands for 0
 //   exp2_of(F)               2^(n/8) from the bits of a float whose low bits hold n; see gates.h

@@ -17,6 +17,7 @@ from fourfold._analysis.report import Histogram, Report, duration, number, perce
 # matplotlib wants a colour: each name of the page's has one that stands for it, and is replaced in the SVG.
 _COLOURS = {name: f"#0a0b{index:02x}" for index, name in enumerate(("ink", "muted", "line", "float", "int8", "error"))}  # fmt: skip
 _STYLE: Any = {
+    "text.parse_math": False,  # a layer's name may have dollars in it
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "fourfold",
     "font.size": 11,

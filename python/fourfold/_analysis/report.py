@@ -38,7 +38,7 @@ class Difference(NamedTuple):
     max_difference: float
     relative: float  # mean_difference / mean_absolute; NaN where that is 0
     cosine: float
-    snr_db: float  # signal to noise; infinite where they are equal
+    snr_db: float  # signal to noise; inf where they are equal, -inf where all float values are 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +207,7 @@ class Report:
             os.chmod(temporary, 0o666 & ~mask)  # mkstemp's file is for its owner alone
             os.replace(temporary, path)
         except BaseException:
-            pathlib.Path(temporary).unlink()
+            pathlib.Path(temporary).unlink(missing_ok=True)
             raise
 
 

@@ -88,14 +88,14 @@ def difference_of(expected: Tensor, actual: Tensor) -> Difference:
         return Difference(0.0, 0.0, 0.0, math.nan, math.nan, math.nan)
     distance = actual - expected
     mean, off = expected.abs().mean().item(), distance.abs().mean().item()
-    noise = distance.square().sum().item()
+    signal, noise = expected.square().sum().item(), distance.square().sum().item()
     return Difference(
         mean_absolute=mean,
         mean_difference=off,
         max_difference=distance.abs().max().item(),
         relative=off / mean if mean else math.nan,
         cosine=nn.functional.cosine_similarity(expected, actual, dim=0).item(),
-        snr_db=10 * math.log10(expected.square().sum().item() / noise) if noise and mean else math.inf,
+        snr_db=10 * math.log10(signal / noise) if noise and signal else -math.inf if noise else math.inf,
     )
 
 
