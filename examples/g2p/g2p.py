@@ -191,6 +191,11 @@ def main() -> int:
         found = measure(dictionary_words(arguments.dictionary, arguments.measure), arguments.seconds)
         print(json.dumps(found, indent=2)) if arguments.json else print_table(found)
         return 0
+    for word in arguments.words:
+        if not (word.isascii() and word.isalpha()):
+            parser.error(
+                f"'{word}': a word must be of the letters a to z, which are all that the network has seen"
+            )
     g2p = make_g2p(quantized)
     spelled = {word: g2p.predict(word.lower()) for word in arguments.words}
     if arguments.json:

@@ -162,6 +162,7 @@ def test_g2p_prints_what_it_found(g2p, tmp_path):
 @pytest.mark.parametrize(
     "code, words, arguments",
     [
+        (2, "'naïve': a word must be of the letters a to z", ["naïve"]),
         (2, "give words, or --measure N", []),
         (1, "no such file: .*none.dict", ["--measure", "3", "--dictionary", "none.dict"]),
     ],
