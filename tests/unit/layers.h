@@ -140,21 +140,47 @@ inline testing::AssertionResult same_bits(const LayerOutput& expected, const Lay
 inline LayerOutput run(const AnyLayer& layer, const Tensor& input, const LayerState* start = nullptr,
                        const Lengths& lengths = {}) {
   const auto call = [&]<class L>(const L& l) -> LayerOutput {
+    // One step at a time: where an allocation fails among the temporaries of a ?: or of braces, g++ 12
+    // destroys some that were never made.
+    LayerOutput out;
     if constexpr (std::is_same_v<L, Linear>) {
-      return {l(input), {}};
-    } else if constexpr (std::is_same_v<L, Lstm>) {
-      LstmOutput result =
-          start != nullptr ? l(input, LstmState{start->h, start->c}, lengths) : l(input, lengths);
-      return {std::move(result.output), {std::move(result.state.h), std::move(result.state.c)}};
-    } else if constexpr (std::is_same_v<L, LstmCell>) {
-      LstmState result = start != nullptr ? l(input, LstmState{start->h, start->c}) : l(input);
-      return {Tensor(), {std::move(result.h), std::move(result.c)}};
+      out.output = l(input);
+    } else if constexpr (std::is_same_v<L, Lstm> || std::is_same_v<L, LstmCell>) {
+      LstmState given;
+      if (start != nullptr) {
+        given.h = start->h;
+        given.c = start->c;
+      }
+      if constexpr (std::is_same_v<L, Lstm>) {
+        LstmOutput result;
+        if (start != nullptr)
+          result = l(input, given, lengths);
+        else
+          result = l(input, lengths);
+        out.output = std::move(result.output);
+        given = std::move(result.state);
+      } else if (start != nullptr) {
+        given = l(input, given);
+      } else {
+        given = l(input);
+      }
+      out.state.h = std::move(given.h);
+      out.state.c = std::move(given.c);
     } else if constexpr (std::is_same_v<L, GruCell> || std::is_same_v<L, RnnCell>) {
-      return {Tensor(), {start != nullptr ? l(input, start->h) : l(input), Tensor()}};
+      if (start != nullptr)
+        out.state.h = l(input, start->h);
+      else
+        out.state.h = l(input);
     } else {
-      auto result = start != nullptr ? l(input, start->h, lengths) : l(input, lengths);
-      return {std::move(result.output), {std::move(result.state), Tensor()}};
+      decltype(l(input)) result;
+      if (start != nullptr)
+        result = l(input, start->h, lengths);
+      else
+        result = l(input, lengths);
+      out.output = std::move(result.output);
+      out.state.h = std::move(result.state);
     }
+    return out;
   };
   return std::visit(call, layer);
 }
