@@ -10,6 +10,8 @@
 namespace fourfold::kernels {
 namespace {
 
+// `Dot` adds the products of sixteen bytes, four to a lane.
+template <class Dot>
 struct Neon {
   struct F {
     float32x4_t v0, v1, v2, v3;
@@ -147,6 +149,13 @@ struct Neon {
   }
   static W load_weights(const std::int8_t* p) {
     return {vld1q_s8(p), vld1q_s8(p + 16), vld1q_s8(p + 32), vld1q_s8(p + 48)};
+  }
+
+  static void dot(I& sum, W w, A a) {
+    sum.v0 = Dot::add_products(sum.v0, w.v0, a);
+    sum.v1 = Dot::add_products(sum.v1, w.v1, a);
+    sum.v2 = Dot::add_products(sum.v2, w.v2, a);
+    sum.v3 = Dot::add_products(sum.v3, w.v3, a);
   }
 };
 

@@ -489,14 +489,13 @@ struct SimdKernels {
       split<N>(Finish::template run<N>(a, at, gates),
                [&](int n, F h) { put_h(a, at[n].panel * block_rows, at[n].row, h, range); });
     };
-    bool done = false;
     if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
       if (a.side != nullptr) {
         panels_with_side<gate_count>(a, addend_of, finish);
-        done = true;
+        return quantize_h(a, range);
       }
     }
-    for (int i = 0; !done && i < a.panel_end - a.panel_begin; ++i) {
+    for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
       const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
       for_tiles(a.rows.count, [&]<int MR>(int r) {
         F gates[MR][gate_count];

@@ -10,26 +10,22 @@ template <class S>
 struct SimdGates {
   using F = typename S::F;
 
-  struct Power {
-    F s, su, q;
-    F value() const { return S::fma(su, q, s); }
-  };
-  static Power exponential(F x, const Exponential& e) {
+  static F exponential(F x, const Exponential& e) {
     const F clamped = S::clamp(x, e.limit), round = S::set1(exp_round);
     const F rounded = S::fma(clamped, S::set1(e.log2e), round);
     const F u = S::fma(S::sub(rounded, round), S::set1(e.ln2), clamped);
     const F s = S::exp2_of(rounded);
-    return {s, S::mul(s, u), S::fma(S::fma(S::set1(e.c3), u, S::set1(e.c2)), u, S::set1(e.c1))};
+    return S::fma(S::mul(s, u), S::fma(S::fma(S::set1(e.c3), u, S::set1(e.c2)), u, S::set1(e.c1)), s);
   }
 
-  static F sigmoid_denominator(F x) { return S::add(S::set1(1), exponential(x, exp_minus_x).value()); }
+  static F sigmoid_denominator(F x) { return S::add(S::set1(1), exponential(x, exp_minus_x)); }
   static F tanh_over(F x, F d) {
-    const F e = exponential(x, exp_minus_2x).value();
+    const F e = exponential(x, exp_minus_2x);
     return S::div(S::sub(S::set1(1), e), S::fma(d, e, d));
   }
   static F sigmoid(F x) { return S::div(S::set1(1), sigmoid_denominator(x)); }
   static F tanh(F x) {
-    const F e = exponential(x, exp_minus_2x).value(), one = S::set1(1);
+    const F e = exponential(x, exp_minus_2x), one = S::set1(1);
     return S::div(S::sub(one, e), S::add(one, e));
   }
 

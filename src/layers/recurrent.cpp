@@ -110,10 +110,17 @@ struct Pass {
                      std::ptrdiff_t{call.lengths[b]} * batch());
   }
   void quantize_state(const Team& team, const float* h, std::ptrdiff_t spacing, int slot, int count) const {
-    const bool kept = team.rank() == 0;
-    quantize_slice(*weights.kernels, h, spacing, weights.state_size(), {0, count},
-                   kept ? *state : scratch.members[to_size(team.rank())].state,
-                   kept ? std::ptrdiff_t{slot} * batch() : 0);
+    const StateRows to = state_rows(team, slot);
+    quantize_slice(*weights.kernels, h, spacing, weights.state_size(), {0, count}, to.rows, to.first);
+  }
+  // Where a member has the rows of a slot.
+  struct StateRows {
+    QuantizedRows& rows;
+    std::ptrdiff_t first;
+  };
+  StateRows state_rows(const Team& team, int slot) const {
+    if (team.rank() == 0) return {*state, std::ptrdiff_t{slot} * batch()};
+    return {scratch.members[to_size(team.rank())].state, 0};
   }
 
   // Where a step of one row, with a team of one, puts its new state itself.
@@ -134,9 +141,7 @@ struct Pass {
   Rows state_before(const Team& team, int i) const {
     const int t = time(i), count = active_at(t);
     if (quantized()) {
-      const bool kept = team.rank() == 0;
-      const QuantizedRows& from = kept ? *state : scratch.members[to_size(team.rank())].state;
-      const std::ptrdiff_t first = kept ? std::ptrdiff_t{slot_before(t)} * batch() : 0;
+      const auto& [from, first] = state_rows(team, slot_before(t));
       return {from.q.data() + first * from.stride, from.quantization.data() + first, nullptr, from.stride,
               count};
     }
@@ -336,10 +341,10 @@ struct Forward {
     scratch.pre.reserve(to_size(std::max(chunk_steps, may_work_ahead() ? 2 * kernels::side_rows : 0)) *
                         batch * to_size(pre_stride));
     scratch.members.resize(std::max(scratch.members.size(), to_size(threads)));
+    const int most_inputs = std::max(weights.input_size, weights.directions * weights.state_size());
     for (int rank = 0; rank < threads; ++rank) {
       RecurrentScratch::Member& member = scratch.members[to_size(rank)];
       if (quantized && rank > 0) member.state.reserve(batch, weights.state_size());
-      const int most_inputs = std::max(weights.input_size, weights.directions * weights.state_size());
       if (may_work_ahead()) member.side.reserve(to_size(kernels::side_rows * padded(most_inputs)));
     }
     scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
