@@ -34,7 +34,8 @@ Json model_of(const Listing& listing, std::string& trouble) {
   const auto entry = listing.metadata.find(fourfold::modules::description_key);
   if (entry == listing.metadata.end()) return nullptr;
   try {
-    return fourfold::modules::parse_description(entry->second);
+    (void)fourfold::modules::parse_description(entry->second);
+    return Json::parse(entry->second).at("model");
   } catch (const fourfold::Error& error) {
     trouble = error.what();
     return nullptr;

@@ -1,9 +1,11 @@
 #include "modules/description.h"
 
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "formats/json_text.h"
@@ -13,6 +15,7 @@
 namespace fourfold::modules {
 namespace {
 
+using Json = nlohmann::json;
 using formats::in_quotes;
 using formats::json_text;
 using formats::JsonText;
@@ -22,9 +25,9 @@ constexpr const char* sequential_kind = "Sequential";
 constexpr const char* group_kind = "Module";
 
 // Text of a file in messages: short, and ASCII.
-std::string shown(const Json& json) {
-  if (json.is_structured()) return json.is_array() ? "a list" : "an object";
-  return formats::shortened(json.dump(-1, ' ', true, Json::error_handler_t::replace));
+std::string shown(const Json& value) {
+  if (value.is_structured()) return value.is_array() ? "a list" : "an object";
+  return formats::shortened(value.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
 
 // ---- Options to JSON and back, by their types ----
@@ -111,22 +114,22 @@ std::string describe_layer(const Layer& layer) {
 
 // An option that a file does not name has its default.
 template <class Options>
-Options read_options(const Json& json) {
+Options read_options(const JsonTree& tree) {
   Options options{};
   std::set<std::string> known = {"kind"};
   const auto read = [&](const char* name, auto& value) {
     known.insert(name);
-    const auto found = json.find(name);
-    if (found == json.end()) return;
+    const JsonTree* const found = tree.find(name);
+    if (found == nullptr) return;
     try {
-      from_json(*found, value);
+      from_json(found->value, value);
     } catch (const Error& error) {
       throw Error(std::string("option ") + name + " " + error.what());
     }
   };
   if constexpr (requires { for_each_option(options, read); }) for_each_option(options, read);
-  for (const auto& [name, value] : json.items())
-    if (!known.contains(name)) throw Error("unknown option " + in_quotes(name));
+  for (const JsonTree& option : tree.children)
+    if (!known.contains(option.key)) throw Error("unknown option " + in_quotes(option.key));
   return options;
 }
 
@@ -200,14 +203,15 @@ class Builder {
  public:
   explicit Builder(StateDict tensors) : tensors_(std::move(tensors)) {}
 
-  AnyModule make(const Json& json, const std::string& name, int depth) {
-    if (!json.is_object() || !json.contains("kind") || !json["kind"].is_string())
-      fail(name, "its description is no object with a kind");
+  AnyModule make(const JsonTree& tree, const std::string& name, int depth) {
+    const JsonTree* const entry = tree.find("kind");
+    if (entry == nullptr || !entry->value.is_string()) fail(name, "its description is no object with a kind");
+    const auto& kind = entry->value.get_ref<const std::string&>();
     if (depth > deepest_tree) fail(name, "nested deeper than " + std::to_string(deepest_tree));
-    if (json["kind"] == sequential_kind) return make_sequential(json, name, depth);
-    if (json["kind"] == group_kind) return make_group(json, name, depth);
-    std::optional<AnyModule> layer = make_any_layer(static_cast<Layers*>(nullptr), json, name);
-    if (!layer) fail(name, "unknown kind " + shown(json["kind"]));
+    if (kind == sequential_kind) return make_sequential(tree, name, depth);
+    if (kind == group_kind) return make_group(tree, name, depth);
+    std::optional<AnyModule> layer = make_any_layer(static_cast<Layers*>(nullptr), kind, tree, name);
+    if (!layer) fail(name, "unknown kind " + in_quotes(kind));
     return std::move(*layer);
   }
 
@@ -218,65 +222,67 @@ class Builder {
     throw Error((name.empty() ? "the model" : "module " + in_quotes(name)) + ": " + why);
   }
 
-  static void require_keys(const Json& json, const std::string& name, const std::set<std::string>& known) {
-    for (const auto& [key, value] : json.items())
-      if (!known.contains(key)) fail(name, "unknown key " + in_quotes(key));
+  static void require_keys(const JsonTree& tree, const std::string& name,
+                           const std::set<std::string>& known) {
+    for (const JsonTree& child : tree.children)
+      if (!known.contains(child.key)) fail(name, "unknown key " + in_quotes(child.key));
   }
 
-  Sequential make_sequential(const Json& json, const std::string& name, int depth) {
-    require_keys(json, name, {"kind", "children"});
+  Sequential make_sequential(const JsonTree& tree, const std::string& name, int depth) {
+    require_keys(tree, name, {"kind", "children"});
     Sequential sequential;
-    sequential.modules = make_children(json, name, depth);
+    sequential.modules = make_children(tree, name, depth);
     return sequential;
   }
 
-  Group make_group(const Json& json, const std::string& name, int depth) {
-    require_keys(json, name, {"kind", "type", "children", "tensors"});
+  Group make_group(const JsonTree& tree, const std::string& name, int depth) {
+    require_keys(tree, name, {"kind", "type", "children", "tensors"});
     Group group;
-    if (json.contains("type")) {
-      if (!json["type"].is_string()) fail(name, "its type is " + shown(json["type"]) + ", not a text");
-      group.type = json["type"].get<std::string>();
+    if (const JsonTree* const type = tree.find("type")) {
+      if (!type->value.is_string()) fail(name, "its type is " + shown(type->value) + ", not a text");
+      group.type = type->value.get<std::string>();
     }
-    if (json.contains("tensors")) {
-      if (!json["tensors"].is_array())
-        fail(name, "its tensors are " + shown(json["tensors"]) + ", not a list");
-      for (const Json& tensor : json["tensors"]) {
-        if (!tensor.is_string()) fail(name, "its tensors hold " + shown(tensor) + ", not a name");
-        const auto own = tensor.get<std::string>();
+    if (const JsonTree* const tensors = tree.find("tensors")) {
+      if (!tensors->value.is_array()) fail(name, "its tensors are " + shown(tensors->value) + ", not a list");
+      for (const JsonTree& tensor : tensors->children) {
+        if (!tensor.value.is_string()) fail(name, "its tensors hold " + shown(tensor.value) + ", not a name");
+        const auto own = tensor.value.get<std::string>();
         group.tensors.push_back({own, tensors_.take(joined(name, own))});
       }
     }
-    group.modules = make_children(json, name, depth);
+    group.modules = make_children(tree, name, depth);
     return group;
   }
 
-  std::vector<NamedModule> make_children(const Json& json, const std::string& name, int depth) {
-    std::vector<NamedModule> children;
-    if (!json.contains("children")) return children;
-    if (!json["children"].is_object())
-      fail(name, "its children are " + shown(json["children"]) + ", not an object");
-    for (const auto& [child, description] : json["children"].items()) {
-      if (child.empty()) fail(name, "the name of a child is empty");
-      if (child.find('.') != std::string::npos)
-        fail(name, "the name of a child, " + in_quotes(child) + ", holds a dot");
-      children.push_back({child, make(description, joined(name, child), depth + 1)});
+  std::vector<NamedModule> make_children(const JsonTree& tree, const std::string& name, int depth) {
+    std::vector<NamedModule> modules;
+    const JsonTree* const children = tree.find("children");
+    if (children == nullptr) return modules;
+    if (!children->value.is_object())
+      fail(name, "its children are " + shown(children->value) + ", not an object");
+    for (const JsonTree& child : children->children) {
+      if (child.key.empty()) fail(name, "the name of a child is empty");
+      if (child.key.find('.') != std::string::npos)
+        fail(name, "the name of a child, " + in_quotes(child.key) + ", holds a dot");
+      modules.push_back({child.key, make(child, joined(name, child.key), depth + 1)});
     }
-    return children;
+    return modules;
   }
 
   // A layer of one of these kinds, or nothing.
   template <class... Kinds>
-  std::optional<AnyModule> make_any_layer(std::tuple<Kinds...>*, const Json& json, const std::string& name) {
+  std::optional<AnyModule> make_any_layer(std::tuple<Kinds...>*, const std::string& kind,
+                                          const JsonTree& tree, const std::string& name) {
     std::optional<AnyModule> module;
-    (void)((json["kind"] == Kinds::kind && (module = make_layer<Kinds>(json, name), true)) || ...);
+    (void)((kind == Kinds::kind && (module = make_layer<Kinds>(tree, name), true)) || ...);
     return module;
   }
 
   template <class Layer>
-  AnyModule make_layer(const Json& json, const std::string& name) {
+  AnyModule make_layer(const JsonTree& tree, const std::string& name) {
     typename OptionsOf<Layer>::type options{};
     try {
-      options = read_options<typename OptionsOf<Layer>::type>(json);
+      options = read_options<typename OptionsOf<Layer>::type>(tree);
     } catch (const Error& error) {
       fail(name, error.what());
     }
@@ -301,25 +307,66 @@ class Builder {
   Tensors tensors_;
 };
 
-// Watches the parser: what it builds of a hostile text would be too deep to walk, or too slow, since it
-// compares a key with all before it, and then takes the last of two equal ones.
-class Watch {
+// Takes the events of nlohmann's sax_parse, which calls every public method. Throws where what a hostile text
+// holds would be too deep to walk or too slow to search, and where one of two equal keys would be lost.
+class TreeReader {
  public:
-  void operator()(int depth, Json::parse_event_t event, const Json& parsed) {
-    using Event = Json::parse_event_t;
-    if (depth > 2 * deepest_tree + 8) throw Error("nested too deep");
-    if (event == Event::object_start) keys_.emplace_back();
-    if (event == Event::object_end) keys_.pop_back();
-    if (event != Event::key) return;
-    if (!keys_.back().insert(parsed.get<std::string>()).second)
-      throw Error("the key " + shown(parsed) + " comes twice");
+  JsonTree tree;
+
+  bool start_object(std::size_t /*count: unknown in JSON*/) {
+    keys_.emplace_back();
+    return open(Json::object());
+  }
+  bool key(std::string& text) {
+    if (!keys_.back().insert(text).second) throw Error("the key " + in_quotes(text) + " comes twice");
     if (keys_.back().size() > most_entries)
       throw Error("an object holds more than " + std::to_string(most_entries) + " entries");
-    if (++count_ > most_keys) throw Error("it holds more than " + std::to_string(most_keys) + " entries");
+    key_ = std::move(text);
+    return true;
   }
+  bool end_object() {
+    keys_.pop_back();
+    return close();
+  }
+  bool start_array(std::size_t /*count*/) { return open(Json::array()); }
+  bool end_array() { return close(); }
+
+  bool null() { return scalar(nullptr); }
+  bool boolean(bool value) { return scalar(value); }
+  bool number_integer(std::int64_t value) { return scalar(value); }
+  bool number_unsigned(std::uint64_t value) { return scalar(value); }
+  bool number_float(double value, const std::string& /*text*/) { return scalar(value); }
+  bool string(std::string& text) { return scalar(std::move(text)); }
+  bool binary(Json::binary_t& /*not in JSON*/) { return false; }
+  bool parse_error(std::size_t, const std::string&, const Json::exception&) { return false; }
 
  private:
+  // Where the next value goes. What is open stays where it is: nothing is added beside it.
+  JsonTree& next() {
+    if (open_.empty()) return tree;
+    if (++count_ > most_in_all) throw Error("it holds more than " + std::to_string(most_in_all) + " entries");
+    JsonTree& child = open_.back()->children.emplace_back();
+    child.key = std::exchange(key_, {});
+    return child;
+  }
+  bool scalar(Json value) {
+    next().value = std::move(value);
+    return true;
+  }
+  bool open(Json empty) {
+    if (open_.size() > 2 * deepest_tree + 8) throw Error("nested too deep");
+    open_.push_back(&next());
+    open_.back()->value = std::move(empty);
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  std::vector<JsonTree*> open_;              // each within the one before
   std::vector<std::set<std::string>> keys_;  // of the objects that are open
+  std::string key_;                          // of the next value
   std::size_t count_ = 0;
 };
 
@@ -335,36 +382,42 @@ std::string description_of(const ModuleTree& tree) {
   } catch (const Json::type_error&) {
     throw InvalidArgument("the name of a module or a tensor is not UTF-8");
   }
-  if (text.size() > longest_description)
-    throw InvalidArgument("the description of the modules passes " + std::to_string(longest_description) +
-                          " bytes");
+  try {
+    (void)parse_description(text);  // whose limits these modules may pass
+  } catch (const Error& error) {
+    throw InvalidArgument(std::string("these modules would not be read again: ") + error.what());
+  }
   return text;
 }
 
-Json parse_description(const std::string& text) {
+const JsonTree* JsonTree::find(std::string_view child) const {
+  const auto found = std::ranges::find(children, child, &JsonTree::key);
+  return found == children.end() ? nullptr : &*found;
+}
+
+JsonTree parse_description(const std::string& text) {
   const std::string where = std::string("the metadata '") + description_key + "' ";
   if (text.size() > longest_description)
     throw Error(where + "is longer than " + std::to_string(longest_description) + " bytes");
-  Json json;
+  TreeReader reader;
+  bool valid = false;
   try {
-    Watch watch;
-    json = Json::parse(
-        text,
-        [&](int depth, Json::parse_event_t event, Json& parsed) { return watch(depth, event, parsed), true; },
-        /*allow_exceptions=*/false);
+    valid = Json::sax_parse(text, &reader);
   } catch (const Error& error) {
     throw Error(where + "cannot be read: " + error.what());
   }
-  if (!json.is_object() || !json.contains("version") || !json["version"].is_number_integer())
+  const JsonTree* const version = reader.tree.find("version");
+  if (!valid || version == nullptr || !version->value.is_number_integer())
     throw Error(where + "is no JSON object with a version");
-  if (json["version"] != format_version)
-    throw Error("the file is of version " + json["version"].dump() +
+  if (version->value != format_version)
+    throw Error("the file is of version " + version->value.dump() +
                 " of the format; this library reads version " + std::to_string(format_version));
-  if (!json.contains("model") || !json["model"].is_object()) throw Error(where + "describes no model");
-  return std::move(json["model"]);
+  const JsonTree* const model = reader.tree.find("model");
+  if (model == nullptr || !model->value.is_object()) throw Error(where + "describes no model");
+  return *model;
 }
 
-AnyModule make_module(const Json& tree, StateDict tensors) {
+AnyModule make_module(const JsonTree& tree, StateDict tensors) {
   Builder builder(std::move(tensors));
   AnyModule module = builder.make(tree, "", 0);
   builder.finish();

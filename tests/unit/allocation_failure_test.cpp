@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "formats/formats.h"
+#include "modules/description.h"
 #include "unit/allocations.h"
 #include "unit/files.h"
 #include "unit/layer_cases.h"
@@ -52,6 +53,22 @@ class AllocationFailure : public SettingsTest {
     report_cases(what + ": allocations that fail", points - 1);
   }
 
+  // Of a call that throws Error where there is memory.
+  template <class Call>
+  static void with_each_failing_of_refused(const std::string& what, const Call& call) {
+    bool refused = false;
+    const auto expect_refusal = [&] {
+      refused = false;
+      try {
+        call();
+      } catch (const Error&) {
+        refused = true;
+      }
+    };
+    with_each_failing(what, expect_refusal, [] {});
+    EXPECT_TRUE(refused) << what;  // by the last call, which no allocation failed
+  }
+
   // Every kind of layer, one within the other.
   static AnyModule model() {
     Group group{.type = "Model", .modules = {}, .tensors = {{"table", Tensor({2, 2})}}};
@@ -73,40 +90,84 @@ class AllocationFailure : public SettingsTest {
   }
 };
 
-// Of a state dict alone. Not of a description: the JSON library allocates in destructors while it parses one,
-// and where that very allocation fails the process ends.
+// Of a model with its description, and of a state dict alone.
 TEST_F(AllocationFailure, Load) {
   const Folder folder;
-  for (const DType dtype : dtypes) {
-    const std::filesystem::path path = folder / "checkpoint.safetensors";
-    const StateDict expected = state_dict(in(model(), dtype));
-    formats::write(path, {.tensors = expected, .metadata = {}});
-    const std::string name(dtype_name(dtype));
-    std::size_t tensors = expected.size();
-    with_each_failing(
-        "load, " + name,
-        [&] {
-          const AnyModule loaded = load(path);
-          tensors = state_dict(loaded).size();
-        },
-        [&] { EXPECT_EQ(tensors, expected.size()); });
+  const std::filesystem::path path = folder / "model.safetensors";
+  for (const bool described : {true, false})
+    for (const DType dtype : dtypes) {
+      const StateDict expected = state_dict(in(model(), dtype));
+      if (described)
+        save(in(model(), dtype), path);
+      else
+        formats::write(path, {.tensors = expected, .metadata = {}});
+      const std::string name =
+          std::string(dtype_name(dtype)) + (described ? ", described" : ", a state dict alone");
+      std::size_t tensors = expected.size();
+      with_each_failing(
+          "load, " + name,
+          [&] {
+            const AnyModule loaded = load(path);
+            tensors = state_dict(loaded).size();
+          },
+          [&] { EXPECT_EQ(tensors, expected.size()); });
 
-    AnyModule into = model();
-    const StateDict before = state_dict(into);
-    bool changed = false;
-    with_each_failing(
-        "load into a module, " + name,
-        [&] {
-          AnyModule copy = into;
-          try {
-            load(path, copy);
-          } catch (const std::exception&) {
-            changed = changed || !same_tensors(before, state_dict(copy));
-            throw;
-          }
-        },
-        [&] { EXPECT_FALSE(changed); });
-    load(path, into);
+      AnyModule into = model();
+      const StateDict before = state_dict(into);
+      bool changed = false;
+      with_each_failing(
+          "load into a module, " + name,
+          [&] {
+            AnyModule copy = into;
+            try {
+              load(path, copy);
+            } catch (const std::exception&) {
+              changed = changed || !same_tensors(before, state_dict(copy));
+              throw;
+            }
+          },
+          [&] { EXPECT_FALSE(changed); });
+      load(path, into);
+    }
+}
+
+// What a description is refused for, at every depth of the parser.
+TEST_F(AllocationFailure, RefusedDescriptions) {
+  const std::string open = R"({"version":1,"model":{"kind":"Sequential","children":{)";
+  for (const std::string& text :
+       {open, open + R"("a":[1,-2,3.5,true,null,"text",{}],)",
+        open + R"("long enough for memory of its own":{}}}})",
+        open + R"("0":{"kind":"ReLU","an option that none of them has":1}}}})", open + R"("a":1,"a":2}}})",
+        open + R"("0":{"kind":"LSTM","input_size":1e999}}}})", open + R"("0":{"kind":"\ud800"}}}})",
+        std::string(1000, '['), std::string(R"({"version":2})")})
+    with_each_failing_of_refused(text.substr(0, 100),
+                                 [&] { modules::make_module(modules::parse_description(text), {}); });
+}
+
+TEST_F(AllocationFailure, RefusedFiles) {
+  const Folder folder;
+  const auto header = [](std::string text) {
+    std::string file(8, '\0');
+    file[0] = static_cast<char>(text.size());
+    return file + text;
+  };
+  const auto npy = [](const std::string& text) {
+    return std::string("\x93NUMPY\x01\0", 8) + static_cast<char>(text.size()) + '\0' + text;
+  };
+  const std::pair<const char*, std::string> files[] = {
+      {"a.safetensors", header(R"({"weight":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})") + "1234"},
+      {"b.safetensors", header(R"({"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})")},
+      {"c.safetensors", header(R"({"weight":{"dtype":"F32","shape":[1.5]}})")},
+      {"d.safetensors", header(R"({"__metadata__":{"key":"the text of it","key":""}})")},
+      {"e.safetensors", header(R"({"weight":)")},
+      {"a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }\n")},
+      {"b.npy", npy("{'descr': 'object', 'fortran_order': False, 'shape': (), }\n")},
+      {"c.npy", npy("{'descr': [('a', '<f4'),\n")},
+      {"neither", "neither"},
+  };
+  for (const auto& [name, bytes] : files) {
+    write_text(folder / name, bytes);
+    with_each_failing_of_refused(name, [&] { formats::read(folder / name); });
   }
 }
 

@@ -214,6 +214,12 @@ std::string children(int count) {
   return text + "}}";
 }
 
+std::string repeated(const std::string& text, int count) {
+  std::string all;
+  for (int i = 0; i < count; ++i) all += text;
+  return all;
+}
+
 struct Case {
   std::string model;    // in {"version":1,"model":…}
   std::string message;  // without the file's name
@@ -255,6 +261,9 @@ TEST(Description, RefusedAsAWhole) {
       {std::string(1'000'000, '['), where + "cannot be read: nested too deep"},
       {R"({"version":1,"model":)" + children(10'001) + "}",
        where + "cannot be read: an object holds more than 4096 entries"},
+      {R"({"version":1,"model":{},"list":[1e999]})", where + "is no JSON object with a version"},
+      {R"({"version":1,"model":{},"list":[1)" + repeated(",1", 65'536) + "]}",
+       where + "cannot be read: it holds more than 65536 entries"},
       {std::string((std::size_t{16} << 20) + 1, ' '), where + "is longer than 16777216 bytes"},
   };
   for (const Case& c : cases) {
@@ -357,6 +366,21 @@ TEST(Description, Deep) {
   }
   EXPECT_EQ(message_of<InvalidArgument>([&] { save(deeper, path); }),
             path.string() + ": modules are nested deeper than 200");
+}
+
+// What would not be read is not written.
+TEST(Description, TooManyEntries) {
+  Sequential many;
+  for (int i = 0; i < 4096; ++i) many.add(std::to_string(i), ReLU());  // two entries each
+  Sequential all(many, many, many, many, many, many, many);
+  round_trip(all);
+  all.add("7", many);
+  const Folder folder;
+  EXPECT_EQ(message_of<InvalidArgument>([&] { save(all, folder / "model.safetensors"); }),
+            (folder / "model.safetensors").string() +
+                ": these modules would not be read again: the metadata 'fourfold' cannot be read: it holds "
+                "more than 65536 entries");
+  EXPECT_TRUE(folder.files().empty());
 }
 
 // A file that another version wrote is not read into a struct either.
