@@ -15,14 +15,14 @@ struct Avx2 {
     __m256i low, high;
   };
   struct A {
-    __m256i value, magnitude;
+    __m256i magnitude, negative;  // all ones where negative
   };
   using W = I;
   static constexpr int activation_offset = 0;
-  static constexpr int tile_rows = 1;          // the 64 sums of one row take eight of the sixteen registers
-  static constexpr int tile_blocks_qint8 = 2;  // each sum needs a register for its products as well
+  static constexpr int tile_rows = 1;  // the 64 sums of one row take eight of the sixteen registers
   static constexpr int sum_streams = 1;
   static constexpr bool side_products = false;
+  static constexpr bool negatives_apart = true;
 
   static F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
   static void store(float* p, F v) {
@@ -107,25 +107,41 @@ struct Avx2 {
     return {one(rounded.low), one(rounded.high)};
   }
 
+  // vpmaddubsw multiplies unsigned by signed, so the sign of an activation a goes to the weight w:
+  //   w * a = ~w * |a| + |a|  where a < 0, since ~w = -w - 1,
+  // and the last term, the same for all weights, is left to `negatives`. |w|, |a| <= 127 keeps a sum of two
+  // products, at most 2 * 128 * 127 = 32512, inside an int16: nothing saturates. vpsignb would leave nothing
+  // over, but competes with the multiplications for two of Zen's four ports; an exclusive or takes any.
   static A broadcast(const std::uint8_t* q) {
     std::int32_t four;
     __builtin_memcpy(&four, q, sizeof four);
     const __m256i value = _mm256_set1_epi32(four);
-    return {value, _mm256_abs_epi8(value)};
+    return {_mm256_abs_epi8(value), _mm256_cmpgt_epi8(_mm256_setzero_si256(), value)};
   }
   static W load_weights(const std::int8_t* p) {
     return {_mm256_load_si256(reinterpret_cast<const __m256i*>(p)),
             _mm256_load_si256(reinterpret_cast<const __m256i*>(p + 32))};
   }
-  // w * a = (w with the sign of a) * |a|, and |w|, |a| <= 127 keeps the sum of two products, at most
-  // 2 * 127 * 127 = 32258, inside an int16: vpmaddubsw cannot saturate.
   static __m256i products(__m256i w, A a) {
-    const __m256i signed_weights = _mm256_sign_epi8(w, a.value);
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(a.magnitude, signed_weights), _mm256_set1_epi16(1));
+    const __m256i pairs = _mm256_maddubs_epi16(a.magnitude, _mm256_xor_si256(w, a.negative));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   }
   static void dot(I& sum, W w, A a) {
     sum.low = _mm256_add_epi32(sum.low, products(w.low, a));
     sum.high = _mm256_add_epi32(sum.high, products(w.high, a));
+  }
+  static I negatives(const std::uint8_t* q, int groups) {
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i sum = zero;  // of four parts, 64 bits each
+    for (int g = 0; g < groups; g += 8) {
+      const __m256i values = _mm256_maskload_epi32(reinterpret_cast<const int*>(q) + g, mask(groups - g, 0));
+      const __m256i magnitudes = _mm256_abs_epi8(_mm256_min_epi8(values, zero));
+      sum = _mm256_add_epi64(sum, _mm256_sad_epu8(magnitudes, zero));
+    }
+    sum = _mm256_add_epi64(sum, _mm256_permute4x64_epi64(sum, 0x4e));
+    sum = _mm256_add_epi64(sum, _mm256_shuffle_epi32(sum, 0x4e));
+    sum = _mm256_shuffle_epi32(sum, 0xa0);
+    return {sum, sum};
   }
 };
 

@@ -14,9 +14,9 @@ struct Avx512Vnni {
   using W = __m512i;
   static constexpr int activation_offset = 128;  // vpdpbusd multiplies unsigned by signed
   static constexpr int tile_rows = 6;            // 24 registers of sums, 4 of weights, 1 of activations
-  static constexpr int tile_blocks_qint8 = most_panel_blocks;
   static constexpr int sum_streams = 2;
   static constexpr bool side_products = true;
+  static constexpr bool negatives_apart = false;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }

@@ -25,9 +25,9 @@ struct Neon {
   using A = int8x16_t;
   static constexpr int activation_offset = 0;
   static constexpr int tile_rows = 1;  // the 64 sums of one row take sixteen of the thirty-two registers
-  static constexpr int tile_blocks_qint8 = most_panel_blocks;
   static constexpr int sum_streams = 1;
   static constexpr bool side_products = false;
+  static constexpr bool negatives_apart = false;
 
   static F load(const float* p) {
     return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};

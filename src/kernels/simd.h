@@ -8,7 +8,6 @@
 //   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
-//   tile_blocks_qint8        blocks whose int8 sums are held together: 4, or 2 where four spill
 //   side_products            see KernelTable; its registers must hold the sums of two panels and of side_rows
 //                            rows
 //   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency
@@ -26,6 +25,8 @@
 //   broadcast(q)             A of 4 bytes
 //   load_weights(p)          W, aligned
 //   dot(I& sum, W, A)        adds the products
+//   negatives_apart          dot leaves out, and negatives(q, groups) is, the sum of the magnitudes of a row's
+//                            negative activations; not with side_products or two sum_streams
 // clang-format on
 #pragma once
 
@@ -116,39 +117,33 @@ struct SimdKernels {
       return S::mul_int(S::set1_int(-by.zero_point - S::activation_offset), S::load_int(row_sum));
     }
 
-    // The sums of blocks [first, first + count).
-    template <int first, int count, int MR, int NB>
-    static void sum_blocks(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride,
-                           const RowQuantization* by, const std::int8_t* w, const std::int32_t* row_sum,
-                           int groups) {
-      constexpr std::ptrdiff_t line = block_rows * input_group;
-#pragma GCC unroll 6
-      for (int m = 0; m < MR; ++m)
-#pragma GCC unroll 4
-        for (int b = first; b < first + count; ++b) sums[m][b] = start(by[m], row_sum + b * block_rows);
-      for (int g = 0; g < groups; ++g) {
-        const std::int8_t* lines = w + std::ptrdiff_t{g} * NB * line;
-        typename S::W weights[count];
-#pragma GCC unroll 4
-        for (int b = 0; b < count; ++b) weights[b] = S::load_weights(lines + (first + b) * line);
-#pragma GCC unroll 6
-        for (int m = 0; m < MR; ++m) {
-          const typename S::A a = S::broadcast(q + m * stride + std::ptrdiff_t{g} * input_group);
-#pragma GCC unroll 4
-          for (int b = 0; b < count; ++b) S::dot(sums[m][first + b], weights[b], a);
-        }
-      }
-    }
-
     template <int MR, int NB>
     static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride,
                     const RowQuantization* by, const std::int8_t* w, const std::int32_t* row_sum,
                     int groups) {
-      if constexpr (NB <= S::tile_blocks_qint8) {
-        sum_blocks<0, NB>(sums, q, stride, by, w, row_sum, groups);
-      } else {
-        sum_blocks<0, S::tile_blocks_qint8>(sums, q, stride, by, w, row_sum, groups);
-        sum_blocks<S::tile_blocks_qint8, NB - S::tile_blocks_qint8>(sums, q, stride, by, w, row_sum, groups);
+      constexpr std::ptrdiff_t line = block_rows * input_group;
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) sums[m][b] = start(by[m], row_sum + b * block_rows);
+      if constexpr (S::negatives_apart) {
+#pragma GCC unroll 6
+        for (int m = 0; m < MR; ++m) {
+          const I negatives = S::negatives(q + m * stride, groups);
+#pragma GCC unroll 4
+          for (int b = 0; b < NB; ++b) sums[m][b] = S::add_int(sums[m][b], negatives);
+        }
+      }
+      for (int g = 0; g < groups; ++g) {
+        typename S::W weights[NB];
+#pragma GCC unroll 4
+        for (int b = 0; b < NB; ++b) weights[b] = S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line);
+#pragma GCC unroll 6
+        for (int m = 0; m < MR; ++m) {
+          const typename S::A a = S::broadcast(q + m * stride + std::ptrdiff_t{g} * input_group);
+#pragma GCC unroll 4
+          for (int b = 0; b < NB; ++b) S::dot(sums[m][b], weights[b], a);
+        }
       }
     }
 
