@@ -130,14 +130,17 @@ struct Avx2 {
     sum.low = _mm256_add_epi32(sum.low, products(w.low, a));
     sum.high = _mm256_add_epi32(sum.high, products(w.high, a));
   }
+  // What stands past a row's inputs in its last group counts too: there ~w is -1.
   static I negatives(const std::uint8_t* q, int groups) {
     const __m256i zero = _mm256_setzero_si256();
     __m256i sum = zero;  // of four parts, 64 bits each
     for (int g = 0; g < groups; g += 8) {
-      const __m256i values = _mm256_maskload_epi32(reinterpret_cast<const int*>(q) + g, mask(groups - g, 0));
+      const __m256i values =
+          _mm256_maskload_epi32(reinterpret_cast<const int*>(q + g * input_group), mask(groups - g, 0));
       const __m256i magnitudes = _mm256_abs_epi8(_mm256_min_epi8(values, zero));
       sum = _mm256_add_epi64(sum, _mm256_sad_epu8(magnitudes, zero));
     }
+    // All four, in all lanes.
     sum = _mm256_add_epi64(sum, _mm256_permute4x64_epi64(sum, 0x4e));
     sum = _mm256_add_epi64(sum, _mm256_shuffle_epi32(sum, 0x4e));
     sum = _mm256_shuffle_epi32(sum, 0xa0);
