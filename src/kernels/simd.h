@@ -30,6 +30,7 @@
 // clang-format on
 #pragma once
 
+#include <bit>
 #include <type_traits>
 
 #include "kernels/kernels.h"
@@ -73,8 +74,11 @@ struct SimdKernels {
       return {true, S::set1(0), S::zero_int()};
     }
     const float inverse = 1.0f / scale;
+    // A sum this large has no bits below one, so it is rounded, and its low bits are the integer. To convert
+    // it would take longer, and the next step waits for it.
     constexpr float shift = 0x1.8p23f;
-    const auto zero_point = static_cast<std::int32_t>((-127.0f - low * inverse + shift) - shift);
+    const std::int32_t zero_point =
+        std::bit_cast<std::int32_t>(-127.0f - low * inverse + shift) - std::bit_cast<std::int32_t>(shift);
     quantization = {scale, zero_point};
     return {false, S::set1(inverse), S::set1_int(zero_point)};
   }

@@ -238,6 +238,21 @@ struct Pass {
     const bool quantizes_itself =
         quantized() && !projected && batch() == 1 && call.lengths == nullptr && team.size() == 1;
     const KernelTable::Step step = weights.kernels->step(weights.cell, direction.hh.format);
+    kernels::SideProduct side;
+    // What all steps share: to set it up each time is a tenth of a small layer's step.
+    kernels::StepArgs args{.weights = direction.hh.view(),
+                           .rows = {},
+                           .pre = nullptr,
+                           .pre_stride = pre_stride(),
+                           .hidden_bias = direction.hidden_bias.data(),
+                           .state = scratch.carried.data(),
+                           .state_stride = padded(weights.hidden_size),
+                           .h = nullptr,
+                           .h_stride = projected ? weights.hidden_size : output_row,
+                           .hidden_size = weights.hidden_size,
+                           .panel_begin = panels.begin,
+                           .panel_end = panels.end,
+                           .relu = weights.relu};
     if (quantized())
       quantize_first_state(team);
     else if (team.rank() == 0)
@@ -253,30 +268,19 @@ struct Pass {
         kernels::interleave_rows(input_rows(next), direction.ih.inputs, interleaved);
       }
       for (int i = begin; i < std::min(begin + group.count, call.steps); ++i) {
-        kernels::SideProduct side;
-        if (has_next) side = side_product(next, i - begin, panels, interleaved);
         float* h = output + time(i) * output_time;
-        const Rows before = state_before(team, i);
-        step({.weights = direction.hh.view(),
-              .rows = before,
-              .pre = group.pre + std::ptrdiff_t{time(i) - group.first} * batch() * pre_stride(),
-              .pre_stride = pre_stride(),
-              .hidden_bias = direction.hidden_bias.data(),
-              .state = scratch.carried.data(),
-              .state_stride = padded(weights.hidden_size),
-              .h = projected ? scratch.hidden.data() : h,
-              .h_stride = projected ? weights.hidden_size : output_row,
-              .hidden_size = weights.hidden_size,
-              .panel_begin = panels.begin,
-              .panel_end = panels.end,
-              .relu = weights.relu,
-              .backward = i % 2 == 1,
-              .next = quantizes_itself ? next_row(slot_after(time(i))) : kernels::NextRow{},
-              .side = has_next ? &side : nullptr});
+        args.rows = state_before(team, i);
+        args.pre = group.pre + std::ptrdiff_t{time(i) - group.first} * batch() * pre_stride();
+        args.h = projected ? scratch.hidden.data() : h;
+        args.backward = i % 2 == 1;
+        if (quantizes_itself) args.next = next_row(slot_after(time(i)));
+        if (has_next) side = side_product(next, i - begin, panels, interleaved);
+        args.side = has_next ? &side : nullptr;
+        step(args);
         team.barrier();
-        if (projected) project_hidden(team, h, before.count);
+        if (projected) project_hidden(team, h, args.rows.count);
         if (quantized() && !quantizes_itself)
-          quantize_state(team, h, output_row, slot_after(time(i)), before.count);
+          quantize_state(team, h, output_row, slot_after(time(i)), args.rows.count);
       }
     }
   }
