@@ -130,7 +130,7 @@ struct SimdKernels {
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
         for (int b = 0; b < NB; ++b) sums[m][b] = start(by[m], row_sum + b * block_rows);
-      if constexpr (S::negatives_apart) {
+      if constexpr (S::negatives_apart) {  // added behind the loop, they make GCC 12 spill the sums
 #pragma GCC unroll 6
         for (int m = 0; m < MR; ++m) {
           const I negatives = S::negatives(q + m * stride, groups);
