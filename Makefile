@@ -10,7 +10,7 @@ SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 .NOTPARALLEL:
 
 .PHONY: help demo charlm vad test release-test sanitize thread-sanitize checks bench fuzz soak lint format clean
-.PHONY: wheel site minilm g2p python-test bench-kernels test-aarch64 test-baseline bits
+.PHONY: wheel site minilm g2p python-test python-sanitize bench-kernels test-aarch64 test-baseline bits
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
@@ -102,6 +102,11 @@ g2p: site ## Spelling to phonemes on GRU cells, beside g2p_en's NumPy (examples/
 python-test: ## The wheel's tests, in an environment with PyTorch 2.13 and in one with NumPy alone
 	@if tools/python_env.sh $(PYTHON) test; then tools/python_test.sh $(PYTHON); \
 	else echo "python-test: SKIPPED, for the reason above"; fi
+
+python-sanitize: ## The Python tests, with the sanitizers of `sanitize` in the extension
+	@tools/setup.sh test
+	@tools/python_env.sh $(PYTHON) test
+	tools/python_sanitize.sh $(PYTHON)
 
 bench: wheel ## fourfold beside its peers, on one thread and two, with the machine's limits; figures and a picture in build-bench
 	@tools/setup.sh bench

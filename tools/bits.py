@@ -12,7 +12,6 @@ arguments: all that can be made here, AArch64 ones by a cross compiler and run b
 
 import argparse
 import concurrent.futures
-import functools
 import json
 import os
 import pathlib
@@ -20,10 +19,12 @@ import platform
 import re
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden/bits.json"
 OPTIMIZATION = {"O0": "Debug", "O3": "Release"}
+PARTS = 8  # of the cases of one instruction set, computed side by side; each is told when it is done
 WAYS = ("1 thread", "2 threads", "4 threads", "alone", "step by step")
 EMULATOR = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 
@@ -47,6 +48,7 @@ def make(name):
     """The build's folder, with the program in it."""
     architecture, compiler, level = name.split("-")
     build = ROOT / "build-bits" / name
+    print(f"{name}: building", file=sys.stderr, flush=True)
     options = [f"-DCMAKE_BUILD_TYPE={OPTIMIZATION[level]}", f"-DCMAKE_CXX_COMPILER={compiler}"]
     if architecture != platform.machine():
         if compiler == "g++":
@@ -59,16 +61,39 @@ def make(name):
     return build
 
 
-def compute(name, build, isa):
-    """What the program says of one instruction set; nothing where this machine lacks it."""
+def compute(name, build, isa, part):
+    """What the program says of a part of an instruction set's cases; nothing where this machine lacks it."""
     emulator = EMULATOR if name.split("-")[0] != platform.machine() else []
-    command = [*emulator, build / "tests/golden_bits", GOLDEN, "--isa", isa, "--json"]
+    command = [
+        *emulator,
+        build / "tests/golden_bits",
+        GOLDEN,
+        "--isa",
+        isa,
+        "--part",
+        f"{part}/{PARTS}",
+        "--json",
+    ]
+    begin = time.monotonic()
     result = subprocess.run(command, capture_output=True, text=True)
     sys.stderr.write(result.stderr)
     try:
-        return json.loads(result.stdout)[isa] or {}
+        outcome = json.loads(result.stdout)[isa] or {}
     except (ValueError, KeyError):
         sys.exit(f"bits: {name}, {isa}: the program ended with {result.returncode} and no report")
+    print(f"{name} {isa} {part}/{PARTS}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+    return outcome
+
+
+def row_of(name, isa, outcomes):
+    """The parts together."""
+    row = {"build": name, "isa": isa}
+    if all(outcomes):
+        for key in ("cases", "different"):
+            row[key] = sum(outcome[key] for outcome in outcomes)
+        ways = [way for way in WAYS if any(way in outcome["results"] for outcome in outcomes)]
+        row["results"] = {way: sum(outcome["results"].get(way, 0) for outcome in outcomes) for way in ways}
+    return row
 
 
 def main():
@@ -87,8 +112,11 @@ def main():
         build = make(name)
         isas = re.findall(r"FOURFOLD_ISA\((\w+)\)", (build / "generated/kernels/isas.inc").read_text())
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            outcomes = list(pool.map(functools.partial(compute, name, build), isas))
-        rows += [{"build": name, "isa": isa, **outcome} for isa, outcome in zip(isas, outcomes)]
+            tasks = {
+                isa: [pool.submit(compute, name, build, isa, part + 1) for part in range(PARTS)]
+                for isa in isas
+            }
+            rows += [row_of(name, isa, [task.result() for task in tasks[isa]]) for isa in isas]
         if not arguments.json:
             print_table(rows[-len(isas) :], header=len(rows) == len(isas))
 

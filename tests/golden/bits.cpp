@@ -386,12 +386,19 @@ struct Outcome {
   std::map<std::string, std::int64_t> results;  // by way
 };
 
-Outcome compare(const Hashes& expected, const std::string& isa) {
+// Every n-th case, from the k-th on.
+struct Part {
+  std::int64_t k = 0, n = 1;
+};
+
+Outcome compare(const Hashes& expected, const std::string& isa, const Part& part) {
   set_isa(isa);
   Outcome outcome;
   std::map<std::string, std::size_t> seen;
+  std::int64_t visited = 0;
   visit_cases([&](const std::string& group, const std::string& name, const auto& run) {
     const std::size_t index = seen[group]++;
+    if (visited++ % part.n != part.k) return;
     const auto found = expected.find(group);
     const std::string wanted =
         found != expected.end() && index < found->second.size() ? found->second[index] : "nothing";
@@ -426,6 +433,15 @@ Hashes computed(const std::string& isa) {
   return all;
 }
 
+// "2/8", the second of eight. False where it is not that.
+bool read_part(const std::string& text, Part& part) {
+  std::istringstream in(text);
+  char slash = 0;
+  if (!(in >> part.k >> slash >> part.n) || slash != '/' || !in.eof()) return false;
+  --part.k;
+  return part.k >= 0 && part.k < part.n;
+}
+
 int write_file(const std::string& path) {
   std::ofstream file(path);
   file << nlohmann::json(computed("scalar")).dump(0) << "\n";
@@ -440,7 +456,7 @@ void print_row(const std::string& isa, const std::vector<std::string>& columns) 
   std::cout << "\n";
 }
 
-int check_file(const std::string& path, const std::string& only, bool as_json) {
+int check_file(const std::string& path, const std::string& only, const Part& part, bool as_json) {
   std::ifstream file(path);
   if (!file) throw Error(path + ": cannot be read");
   const Hashes expected = nlohmann::json::parse(file).get<Hashes>();
@@ -456,7 +472,7 @@ int check_file(const std::string& path, const std::string& only, bool as_json) {
       if (!as_json) print_row(isa.name, {"not on this machine"});
       continue;
     }
-    Outcome outcome = compare(expected, isa.name);
+    Outcome outcome = compare(expected, isa.name, part);
     report[isa.name] = {
         {"cases", outcome.cases}, {"different", outcome.different}, {"results", outcome.results}};
     std::vector<std::string> columns = {std::to_string(outcome.cases)};
@@ -474,15 +490,17 @@ int check_file(const std::string& path, const std::string& only, bool as_json) {
 }  // namespace
 }  // namespace fourfold::test
 
-constexpr const char* usage = R"(usage: golden_bits FILE [--isa NAME] [--json]
+constexpr const char* usage = R"(usage: golden_bits FILE [--isa NAME] [--part K/N] [--json]
        golden_bits FILE --write
 
 Computes every case on every instruction set that the machine has, or on one, and compares the hashes of the results
-with those in FILE. --write makes FILE, with the scalar kernels.
+with those in FILE. --part takes every N-th case, from the K-th on, K from 1 to N. --write makes FILE, with the scalar kernels.
 )";
 
 int main(int argc, char** argv) try {
   std::vector<std::string> files, isas;
+  fourfold::test::Part part;
+  bool part_is_valid = true;
   bool as_json = false, write = false;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
@@ -492,15 +510,17 @@ int main(int argc, char** argv) try {
       write = true;
     else if (argument == "--isa" && i + 1 < argc)
       isas.emplace_back(argv[++i]);
+    else if (argument == "--part" && i + 1 < argc)
+      part_is_valid = fourfold::test::read_part(argv[++i], part);
     else
       files.emplace_back(argument);
   }
-  if (files.size() != 1 || isas.size() > 1 || files[0].starts_with("-")) {
+  if (files.size() != 1 || isas.size() > 1 || !part_is_valid || files[0].starts_with("-")) {
     std::cerr << usage;
     return 2;
   }
   if (write) return fourfold::test::write_file(files[0]);
-  return fourfold::test::check_file(files[0], isas.empty() ? "" : isas[0], as_json);
+  return fourfold::test::check_file(files[0], isas.empty() ? "" : isas[0], part, as_json);
 } catch (const std::exception& error) {
   std::cerr << "golden_bits: " << error.what() << "\n";
   return 1;

@@ -80,7 +80,9 @@ template <class Visit>
 void sweep_gates(Random& random, Cell cell, Visit visit) {
   const std::size_t count = gate_names(cell).size();
   std::vector<Gates> batch;
+  int turn = 0;
   const auto add = [&](const Gates& gates) {
+    if (turn++ % (every() * every()) != 0) return;
     batch.push_back(gates);
     if (batch.size() == to_size(gate_batch)) {
       visit(batch);

@@ -109,7 +109,7 @@ void IsaTest::sweep_project(Format format) {
       ASSERT_NO_FATAL_FAILURE(compare_project(test));
     }
   }
-  for (outputs = 1; outputs <= 200; ++outputs) {
+  for (outputs = 1; outputs <= 200; outputs += every()) {
     const int rows = random_.integer(1, 9);
     const int inputs = random_.integer(1, 40);
     SCOPED_TRACE(sizes_text(rows, inputs, outputs));

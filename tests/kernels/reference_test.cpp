@@ -236,7 +236,7 @@ void climb(const StepKind& kind, double Distances::*distance, const std::string&
   std::vector<Climber> climbers;
   for (int n = 0; n < 128; ++n) climbers.push_back({start(random), 0});
   std::int64_t cases = 0;
-  for (int round = 0; round < 64; ++round) {
+  for (int round = 0; round < 64 / every(); ++round) {
     std::vector<Gates> steps;
     for (int n = 0; n < gate_batch; ++n) {
       const float size = std::ldexp(1.0f, random.integer(-20, 0));

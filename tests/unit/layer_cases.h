@@ -244,8 +244,11 @@ inline std::vector<Case> covering_cases(Random& random, const Wanted& wanted) {
 // Large enough for a team at each step, with panels that do and do not divide evenly.
 inline std::vector<Case> large_cases(Random& random) {
   std::vector<Case> cases;
+  const auto every = static_cast<std::size_t>(kernels::test::every());
+  std::size_t turn = 0;
   for (const LayerKind kind : kinds)
-    for (const DType dtype : dtypes) {
+    for (std::size_t i = turn++ % every; i < dtypes.size(); i += every) {
+      const DType dtype = dtypes[i];
       const auto add = [&](LayerOptions o, std::int64_t steps, bool with_lengths) {
         const std::int64_t work = gates_of(kind) * o.hidden_size * o.state_size();
         const std::int64_t batch = ((1 << 19) + work - 1) / work;  // as many as make a team pay
