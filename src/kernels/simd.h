@@ -30,7 +30,6 @@
 // clang-format on
 #pragma once
 
-#include <bit>
 #include <type_traits>
 
 #include "kernels/kernels.h"
@@ -44,6 +43,7 @@ struct SimdKernels {
   using I = typename S::I;
 
   static constexpr float smallest_normal = 0x1p-126f;
+  static_assert(!S::negatives_apart || (S::sum_streams == 1 && !S::side_products));
 
   // What decides how a row is quantized.
   struct Range {
@@ -77,8 +77,8 @@ struct SimdKernels {
     // A sum this large has no bits below one, so it is rounded, and its low bits are the integer. To convert
     // it would take longer, and the next step waits for it.
     constexpr float shift = 0x1.8p23f;
-    const std::int32_t zero_point =
-        std::bit_cast<std::int32_t>(-127.0f - low * inverse + shift) - std::bit_cast<std::int32_t>(shift);
+    const std::int32_t zero_point = __builtin_bit_cast(std::int32_t, -127.0f - low * inverse + shift) -
+                                    __builtin_bit_cast(std::int32_t, shift);
     quantization = {scale, zero_point};
     return {false, S::set1(inverse), S::set1_int(zero_point)};
   }

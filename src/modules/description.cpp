@@ -412,9 +412,10 @@ JsonTree parse_description(const std::string& text) {
   if (version->value != format_version)
     throw Error("the file is of version " + version->value.dump() +
                 " of the format; this library reads version " + std::to_string(format_version));
-  const JsonTree* const model = reader.tree.find("model");
-  if (model == nullptr || !model->value.is_object()) throw Error(where + "describes no model");
-  return *model;
+  const auto model = std::ranges::find(reader.tree.children, "model", &JsonTree::key);
+  if (model == reader.tree.children.end() || !model->value.is_object())
+    throw Error(where + "describes no model");
+  return std::move(*model);
 }
 
 AnyModule make_module(const JsonTree& tree, StateDict tensors) {

@@ -51,10 +51,11 @@ class Activations {
     }
   }
 
-  // The quantized rows as a table wants them. Bytes between are of no meaning: -128, which no value is.
+  // The quantized rows as a table wants them. Bytes between are of no meaning: each second one is -128, which
+  // no value is.
   std::vector<std::uint8_t> bytes(int activation_offset) const {
-    std::vector<std::uint8_t> q(to_size((count_ - 1) * stride_ + round_up(inputs_, input_group)),
-                                static_cast<std::uint8_t>(activation_offset - 128));
+    std::vector<std::uint8_t> q(to_size((count_ - 1) * stride_ + round_up(inputs_, input_group)), 0xA5);
+    for (std::size_t i = 0; i < q.size(); i += 2) q[i] = static_cast<std::uint8_t>(activation_offset - 128);
     for (int r = 0; r < count_; ++r)
       for (int k = 0; k < inputs_; ++k)
         q[to_size(r * stride_ + k)] =

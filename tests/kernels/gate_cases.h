@@ -75,14 +75,13 @@ inline std::vector<GateResult> run_gates(const KernelTable& table, const StepKin
 }
 
 // Calls visit with batches of gates: all of some special values; each over [-200, 200] and over the bits of
-// all floats, the others at random; and all at random.
+// all floats, the others at random; and all at random. Where sweeps are thin, some of them, chosen at random.
 template <class Visit>
 void sweep_gates(Random& random, Cell cell, Visit visit) {
   const std::size_t count = gate_names(cell).size();
   std::vector<Gates> batch;
-  int turn = 0;
   const auto add = [&](const Gates& gates) {
-    if (turn++ % (every() * every()) != 0) return;
+    if (every() > 1 && random.integer(0, every() * every() - 1) != 0) return;
     batch.push_back(gates);
     if (batch.size() == to_size(gate_batch)) {
       visit(batch);
