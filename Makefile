@@ -10,7 +10,7 @@ SOURCES = $(shell find $(FOLDERS) -name '*.cpp' -o -name '*.h')
 .NOTPARALLEL:
 
 .PHONY: help demo charlm vad test release-test sanitize thread-sanitize checks bench fuzz soak lint format clean
-.PHONY: wheel site minilm g2p python-test python-sanitize bench-kernels test-aarch64 test-baseline bits
+.PHONY: wheel site minilm g2p analyze-models python-test python-sanitize bench-kernels test-aarch64 test-baseline bits
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
@@ -98,6 +98,10 @@ minilm: site ## Sentence embeddings before and after, beside its peers (examples
 g2p: site ## Spelling to phonemes on GRU cells, beside g2p_en's NumPy (examples/g2p)
 	@tools/python_env.sh $(PYTHON) examples
 	PYTHONPATH=build-python/site $(PYTHON) examples/g2p/g2p.py --measure 5000
+
+analyze-models: site ## fourfold.analyze on the trained models, and whether its figures and its advice hold
+	@tools/python_env.sh $(PYTHON) test
+	PYTHONPATH=build-python/site $(PYTHON) tests/torch/compare_analyze.py --models $(MODELS)
 
 python-test: ## The wheel's tests, in an environment with PyTorch 2.13 and in one with NumPy alone
 	@if tools/python_env.sh $(PYTHON) test; then tools/python_test.sh $(PYTHON); \

@@ -12,6 +12,7 @@
 #include "model.h"
 #include "modules/tree.h"
 #include "output.h"
+#include "program.h"
 #include "verbs.h"
 
 namespace cli {
@@ -87,13 +88,13 @@ int run(const Options& o) {
          {"outputs", std::move(tensors)}});
     return 0;
   }
-  const std::string threads = fmt::format("latency, {} thread{}", o.threads, o.threads == 1 ? "" : "s");
-  print_table({"", dtypes[0], dtypes[1], ""},
-              {{"file", fmt::format("{} bytes", bytes[0]), fmt::format("{} bytes", bytes[1]),
-                fmt::format("{:.2f} times smaller", smaller)},
-               {threads, fmt::format("{:.2f} µs", latency.first), fmt::format("{:.2f} µs", latency.second),
-                as_speedup(faster)}},
-              {1, 2});
+  const std::string threads = "latency, " + counted(static_cast<std::size_t>(o.threads), "thread");
+  print_table(
+      {"", dtypes[0], dtypes[1], ""},
+      {{"file", fmt::format("{} bytes", bytes[0]), fmt::format("{} bytes", bytes[1]), as_size_ratio(smaller)},
+       {threads, fmt::format("{:.2f} µs", latency.first), fmt::format("{:.2f} µs", latency.second),
+        as_speedup(faster)}},
+      {1, 2});
   fmt::print("\n");
   std::vector<std::vector<std::string>> rows;
   for (const auto& [name, d] : differences)
@@ -111,12 +112,11 @@ int run(const Options& o) {
 
 Run add_compare(CLI::App& command) {
   const auto options = std::make_shared<Options>();
-  command.add_option("BEFORE", options->paths[0], "A safetensors file: the model as it was")->required();
-  command.add_option("AFTER", options->paths[1], "A safetensors file: the same model, quantized")->required();
+  add_text(command, "BEFORE", options->paths[0], "", "A safetensors file: the model as it was")->required();
+  add_text(command, "AFTER", options->paths[1], "", "A safetensors file: the same model, quantized")
+      ->required();
   add_run_options(command, options->run);
-  command.add_option("--threads", options->threads, "Threads that one call may use")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  add_number(command, "--threads", options->threads, 1, 1024, "Threads that one call may use");
   command.add_flag("--json", options->json, "Print JSON");
   return [options] { return run(*options); };
 }

@@ -11,6 +11,7 @@
 #include "fourfold/fourfold.h"
 #include "measure.h"
 #include "output.h"
+#include "program.h"
 #include "verbs.h"
 
 namespace cli {
@@ -46,6 +47,19 @@ void require_memory(const Options& o) {
                     (weights + values) / gigabyte, most / gigabyte));
 }
 
+// For CLI::Option::check: why an instruction set cannot be used.
+std::string usable_isa(const std::string& name) {
+  std::string known;
+  for (const fourfold::IsaInfo& isa : fourfold::available_isas()) {
+    if (name == isa.name)
+      return isa.supported ? ""
+                           : fmt::format("'{}' needs {}, not all of which this machine has", name,
+                                         isa.requires_features);
+    known += (known.empty() ? "" : ", ") + isa.name;
+  }
+  return fmt::format("no instruction set '{}'; this build has {}", name, known);
+}
+
 // The median of step() for one frame of one sequence.
 Latencies measure_steps(const fourfold::Lstm& float_lstm, const fourfold::Lstm& quantized_lstm,
                         const fourfold::Tensor& inputs) {
@@ -68,8 +82,8 @@ int run(const Options& o) {
     flush_output();
   };
 
-  say("fourfold {} on {}, instruction set {}, {} thread{}\n\n", FOURFOLD_VERSION, fourfold::base::cpu_name(),
-      isa, o.threads, o.threads == 1 ? "" : "s");
+  say("fourfold {} on {}, instruction set {}, {}\n\n", FOURFOLD_VERSION, fourfold::base::cpu_name(), isa,
+      counted(static_cast<std::size_t>(o.threads), "thread"));
   say("1. Set up\n   LSTM({}, {}), depth {}, sequence {}, batch {}, seed {}\n\n", o.dimension, o.dimension,
       o.depth, o.sequence, o.batch, o.seed);
   fourfold::manual_seed(o.seed);
@@ -90,8 +104,9 @@ int run(const Options& o) {
   const std::uintmax_t float_bytes = file_bytes(float_lstm, "float.safetensors");
   const std::uintmax_t quantized_bytes = file_bytes(quantized_lstm, "quantized.safetensors");
   const double smaller = static_cast<double>(float_bytes) / static_cast<double>(quantized_bytes);
-  say("3. Size\nmodel:  fp32  \t Size (KB): {}\nmodel:  int8  \t Size (KB): {}\n{:.2f} times smaller\n\n",
-      static_cast<double>(float_bytes) / 1e3, static_cast<double>(quantized_bytes) / 1e3, smaller);
+  say("3. Size\nmodel:  fp32  \t Size (KB): {}\nmodel:  int8  \t Size (KB): {}\n{}\n\n",
+      static_cast<double>(float_bytes) / 1e3, static_cast<double>(quantized_bytes) / 1e3,
+      as_size_ratio(smaller));
 
   const Latencies latency =
       measure_in_turn([&] { float_lstm.lstm(inputs, hidden); }, [&] { quantized_lstm.lstm(inputs, hidden); });
@@ -140,22 +155,18 @@ int run(const Options& o) {
 
 Run add_demo(CLI::App& command) {
   const auto options = std::make_shared<Options>();
-  command.add_option("--dimension", options->dimension, "Input and hidden size")
-      ->check(CLI::Range(1, 8192))
+  const auto number = [&]<class Number>(const char* name, Number& value, Number most, const char* what) {
+    add_number(command, name, value, Number{1}, most, what);
+  };
+  number("--dimension", options->dimension, std::int64_t{8192}, "Input and hidden size");
+  number("--sequence", options->sequence, std::int64_t{1'000'000}, "Time steps");
+  number("--batch", options->batch, std::int64_t{10'000}, "Sequences at once");
+  number("--depth", options->depth, std::int64_t{64}, "Layers");
+  add_text(command, "--seed", options->seed, "N", "Of weights and inputs, as in torch.manual_seed")
       ->capture_default_str();
-  command.add_option("--sequence", options->sequence, "Time steps")
-      ->check(CLI::Range(1, 1'000'000))
-      ->capture_default_str();
-  command.add_option("--batch", options->batch, "Sequences at once")
-      ->check(CLI::Range(1, 10'000))
-      ->capture_default_str();
-  command.add_option("--depth", options->depth, "Layers")->check(CLI::Range(1, 64))->capture_default_str();
-  command.add_option("--seed", options->seed, "Of weights and inputs, as in torch.manual_seed")
-      ->capture_default_str();
-  command.add_option("--threads", options->threads, "Threads that one call may use")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  command.add_option("--isa", options->isa, "Instruction set to use (see fourfold isa)");
+  number("--threads", options->threads, 1024, "Threads that one call may use");
+  add_text(command, "--isa", options->isa, "NAME", "Instruction set to use (see fourfold isa)")
+      ->check(usable_isa);
   command.add_flag("--json", options->json, "Print JSON");
   return [options] { return run(*options); };
 }

@@ -9,6 +9,7 @@
 #include "fourfold/tensor.h"
 #include "modules/description.h"
 #include "output.h"
+#include "program.h"
 #include "verbs.h"
 
 namespace cli {
@@ -72,8 +73,8 @@ Json as_json(const std::string& path, const Listing& listing, const Json& layers
 
 void print_text(const std::string& path, const Listing& listing, const Json& layers,
                 const std::string& trouble) {
-  fmt::print("{}: {}, {} bytes, {} tensors\n", printable(path), listing.format, listing.file_bytes,
-             listing.tensors.size());
+  fmt::print("{}: {}, {} bytes, {}\n", printable(path), listing.format, listing.file_bytes,
+             counted(listing.tensors.size(), "tensor"));
   if (!trouble.empty()) fmt::print("\nits layers are not known: {}\n", printable(trouble));
   if (layers.is_object() && !layers.empty()) {
     fmt::print("\n");
@@ -102,7 +103,7 @@ Run add_inspect(CLI::App& command) {
     bool json = false;
   };
   const auto options = std::make_shared<Options>();
-  command.add_option("FILE", options->path, "A safetensors file, float or quantized, or an npy file")
+  add_text(command, "FILE", options->path, "", "A safetensors file, float or quantized, or an npy file")
       ->required();
   command.add_flag("--json", options->json, "Print JSON");
   return [options] {

@@ -1,7 +1,12 @@
 // fourfold, the command line.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
 
 #include "fourfold/error.h"
+#include "modules/tree.h"
 #include "program.h"
 #include "verbs.h"
 
@@ -51,22 +56,39 @@ constexpr Verb verbs[] = {
      cli::add_isa},
 };
 
+// Throws InvalidArgument where a word is neither a command nor an option.
+void require_known(const std::vector<std::string>& unknown) {
+  if (unknown.empty()) return;
+  const std::string& word = unknown.front();
+  if (word.starts_with("-"))
+    throw fourfold::InvalidArgument(
+        fmt::format("no option '{}' before a command; see fourfold --help", word));
+  std::vector<std::string> names;
+  for (const Verb& verb : verbs) names.emplace_back(verb.name);
+  throw fourfold::InvalidArgument(
+      fmt::format("no command '{}'{}", word, fourfold::modules::suggestion(word, names)));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{"Dynamic INT8 quantization for recurrent and linear networks on CPUs", "fourfold"};
   app.set_version_flag("--version", FOURFOLD_VERSION);
+  app.get_formatter()->label("SUBCOMMAND", "COMMAND");
   app.require_subcommand(0, 1);  // that there is one is checked below: an unknown word comes first
   app.footer("Exit codes: 0 success, 1 failed (a file, its data, the system), 2 bad usage.");
   cli::Run run;
   for (const Verb& verb : verbs) {
-    CLI::App* command = app.add_subcommand(verb.name, verb.summary);
+    CLI::App* command = app.add_subcommand(verb.name, verb.summary)->group("Commands");
     command->footer(verb.examples);
     command->final_callback([&run, action = verb.add(*command)] { run = action; });
   }
 
+  app.allow_extras();  // after the commands, which would allow them too
+
   return cli::run_program(app, argc, argv, [&] {
-    if (!run) throw fourfold::InvalidArgument("no verb is given; fourfold --help lists them");
+    require_known(app.remaining());
+    if (!run) throw fourfold::InvalidArgument("no command is given; fourfold --help lists them");
     return run();
   });
 }

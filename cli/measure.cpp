@@ -57,6 +57,11 @@ std::uintmax_t file_bytes(const fourfold::ModuleTree& model, const std::string& 
   return fs::file_size(path);
 }
 
+std::string as_size_ratio(double times_smaller) {
+  return times_smaller >= 1 ? fmt::format("{:.2f} times smaller", times_smaller)
+                            : fmt::format("{:.2f} times larger", 1 / times_smaller);
+}
+
 std::string as_speedup(double times_faster) {
   return times_faster >= 1 ? fmt::format("{:.2f} times faster", times_faster)
                            : fmt::format("{:.2f} times slower", 1 / times_faster);

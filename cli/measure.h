@@ -22,6 +22,9 @@ struct Latencies {
   double first, second;  // microseconds, medians
 };
 
+// "3.75 times smaller", or "1.25 times larger" for 0.8.
+std::string as_size_ratio(double times_smaller);
+
 // "2.92 times faster", or "1.25 times slower" for 0.8.
 std::string as_speedup(double times_faster);
 

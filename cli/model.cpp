@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
+#include <system_error>
 #include <type_traits>
 
 #include "formats/formats.h"
 #include "fourfold/error.h"
 #include "modules/description.h"
 #include "modules/tree.h"
+#include "program.h"
 
 namespace cli {
 namespace {
@@ -46,6 +49,13 @@ std::optional<std::string> find_group(AnyModule& module, const std::string& name
   return std::nullopt;
 }
 
+std::string is_length(const std::string& text) {
+  std::int64_t length = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), length);
+  if (error == std::errc() && end == text.data() + text.size() && length > 0) return "";
+  return fmt::format("'{}' is no length; lengths are whole numbers from 1 on, e.g. 20,17,5", text);
+}
+
 bool says_itself(const std::string& path) {
   return fourfold::formats::list(path).metadata.contains(fourfold::modules::description_key);
 }
@@ -62,8 +72,8 @@ void add_checkpoint_options(CLI::App& command, CheckpointArguments& arguments,
   add_patterns(command, "--linear", arguments.options.linear,
                "Matrices without bias that are Linear layers in a checkpoint");
   add_patterns(command, "--embedding", arguments.options.embedding, embedding_help);
-  command.add_option("--nonlinearity", arguments.nonlinearity, "Of RNN and RNNCell in a checkpoint")
-      ->check(CLI::IsMember({"tanh", "relu"}))
+  add_choice(command, "--nonlinearity", arguments.nonlinearity, {"tanh", "relu"},
+             "Of RNN and RNNCell in a checkpoint")
       ->each([&arguments](const std::string& name) {
         arguments.options.nonlinearity =
             name == "relu" ? fourfold::Nonlinearity::relu : fourfold::Nonlinearity::tanh;
@@ -83,17 +93,15 @@ void require_heard(const CheckpointArguments& arguments, const std::vector<std::
 }
 
 void add_run_options(CLI::App& command, RunOptions& options) {
-  command
-      .add_option("--input", options.input,
-                  "An npy file: what the model takes, e.g. float32 [time, batch, …]")
+  add_text(command, "--input", options.input, "FILE",
+           "An npy file: what the model takes, e.g. float32 [time, batch, …]")
       ->required();
-  command
-      .add_option("--lengths", options.lengths,
-                  "How long each sequence of the batch is, for inputs that are padded")
+  add_text(command, "--lengths", options.lengths, "N,N",
+           "How long each sequence of the batch is, for inputs that are padded")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
-  command.add_option("--module", options.module,
-                     "Dotted name of the part to run, where it is not the whole model");
+      ->check(is_length);
+  add_text(command, "--module", options.module, "NAME",
+           "Dotted name of the part to run, where it is not the whole model");
   add_checkpoint_options(command, options.checkpoint, "Embedding tables in a checkpoint");
 }
 

@@ -105,6 +105,10 @@ std::string printable(std::string_view text) {
   return result;
 }
 
+std::string counted(std::size_t count, const char* thing) {
+  return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
+}
+
 std::string module_name(const std::string& name) { return name.empty() ? "(the model itself)" : name; }
 
 void Progress::at(double fraction) {

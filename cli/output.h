@@ -24,6 +24,9 @@ void print_table(const std::vector<std::string>& header, const std::vector<std::
 // than newline and tab, and the marks that turn the direction of text, become '?'.
 std::string printable(std::string_view text);
 
+// "1 tensor", "2 tensors".
+std::string counted(std::size_t count, const char* thing);
+
 // "model", or what stands for a name that is empty.
 std::string module_name(const std::string& name);
 

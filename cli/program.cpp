@@ -58,6 +58,13 @@ std::string not_nan(const std::string& text) {
   return std::isnan(std::strtod(text.c_str(), nullptr)) ? text + " is not a number" : "";
 }
 
+CLI::Option* add_choice(CLI::App& command, const char* name, std::string& value,
+                        const std::vector<std::string>& words, const std::string& what) {
+  return command.add_option(name, value, what)
+      ->check(CLI::IsMember(words).description(""))
+      ->type_name(fmt::format("{}", fmt::join(words, "|")));
+}
+
 std::ifstream open_file(const std::filesystem::path& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored))

@@ -9,10 +9,12 @@
 #include "formats/formats.h"
 #include "fourfold/error.h"
 #include "fourfold/quantize_dynamic.h"
+#include "measure.h"
 #include "model.h"
 #include "modules/description.h"
 #include "modules/tree.h"
 #include "output.h"
+#include "program.h"
 #include "verbs.h"
 
 namespace cli {
@@ -181,9 +183,12 @@ int run(const Options& o) {
     return 0;
   }
   print_rows(rows);
-  fmt::print("\n{} of {} tensors quantized, {} -> {} bytes\n", quantized, rows.size(), tensors_before,
-             tensors_after);
-  fmt::print("{}: {} bytes, {:.2f} times smaller than {} bytes\n", printable(o.output), bytes_after, smaller,
+  if (quantized == 0)
+    fmt::print("\nnothing was left to quantize: the layers are as they were\n");
+  else
+    fmt::print("\n{} of {} quantized, {} -> {} bytes\n", quantized, counted(rows.size(), "tensor"),
+               tensors_before, tensors_after);
+  fmt::print("{}: {} bytes, {} than {} bytes\n", printable(o.output), bytes_after, as_size_ratio(smaller),
              bytes_before);
   flush_output();
   return 0;
@@ -193,11 +198,10 @@ int run(const Options& o) {
 
 Run add_quantize(CLI::App& command) {
   const auto options = std::make_shared<Options>();
-  command.add_option("IN", options->input, "A safetensors file: of this library, or a PyTorch state_dict")
+  add_text(command, "IN", options->input, "", "A safetensors file: of this library, or a PyTorch state_dict")
       ->required();
-  command.add_option("-o,--output", options->output, "The safetensors file to write")->required();
-  command.add_option("--dtype", options->dtype, "Of the weights")
-      ->check(CLI::IsMember({"qint8", "float16"}))
+  add_text(command, "-o,--output", options->output, "FILE", "The safetensors file to write")->required();
+  add_choice(command, "--dtype", options->dtype, {"qint8", "float16"}, "Of the weights")
       ->capture_default_str();
   add_patterns(command, "--only", options->only,
                "Quantize these modules and no others; * and ? fit any characters");

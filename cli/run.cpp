@@ -8,6 +8,7 @@
 #include "fourfold/error.h"
 #include "model.h"
 #include "output.h"
+#include "program.h"
 #include "verbs.h"
 
 namespace cli {
@@ -47,9 +48,9 @@ int run(const Options& o) {
 
 Run add_run(CLI::App& command) {
   const auto options = std::make_shared<Options>();
-  command.add_option("MODEL", options->model, "A safetensors file, float or quantized")->required();
+  add_text(command, "MODEL", options->model, "", "A safetensors file, float or quantized")->required();
   add_run_options(command, options->run);
-  command.add_option("-o,--output", options->output, "The npy file to write: what the model gives")
+  add_text(command, "-o,--output", options->output, "FILE", "The npy file to write: what the model gives")
       ->required();
   command.add_flag("--json", options->json, "Print JSON");
   return [options] { return run(*options); };

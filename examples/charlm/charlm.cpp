@@ -75,6 +75,17 @@ Vocabulary read_vocabulary(const fs::path& path) {
   return vocabulary;
 }
 
+// Throws Error where the model has scores for more characters than the vocabulary, or for fewer.
+void require_fit(const Vocabulary& vocabulary, const fourfold::StateDict& model, const fs::path& folder) {
+  const Tensor* scores = fourfold::find_tensor(model, "decoder.bias");
+  const std::int64_t characters = std::ssize(vocabulary.characters);
+  if (scores != nullptr && scores->numel() != characters)
+    throw fourfold::Error(
+        fmt::format("{}: vocab.json has {} characters and model.safetensors is for {}: "
+                    "they do not belong together",
+                    folder.string(), characters, scores->numel()));
+}
+
 // Throws `Trouble` with `where` for a character that the vocabulary lacks.
 template <class Trouble>
 std::vector<int> ids_of(const std::string& text, const Vocabulary& vocabulary, const std::string& where) {
@@ -200,8 +211,10 @@ struct Result {
 Result compare(const Options& o) {
   const fs::path folder = o.folder;
   const Vocabulary vocabulary = read_vocabulary(folder / "vocab.json");
+  const fs::path model_path = folder / "model.safetensors";
   CharRnn model(std::ssize(vocabulary.characters));
-  fourfold::load(folder / "model.safetensors", model);
+  require_fit(vocabulary, fourfold::state_dict(fourfold::load(model_path)), folder);
+  fourfold::load(model_path, model);
   const fs::path text_path = o.text.empty() ? folder / "tiny_shakespeare.txt" : fs::path(o.text);
   const std::string text = cli::text_of(text_path);
   const std::vector<int> prompt = ids_of<fourfold::InvalidArgument>(o.prompt, vocabulary, "--prompt");
@@ -254,7 +267,7 @@ void print_text(const Result& r, const Options& o) {
        fmt::format("{:.3f}", r.int8.seconds)}};
   if (r.has_published) rows.push_back({"published", "", fmt::format("{:.4f}", published_perplexity), ""});
   cli::print_table({"", "bytes of the file", "perplexity", "seconds"}, rows, {1, 2, 3});
-  fmt::print("{:.2f} times smaller, {}\n", r.smaller(), cli::as_speedup(r.faster()));
+  fmt::print("{}, {}\n", cli::as_size_ratio(r.smaller()), cli::as_speedup(r.faster()));
   if (r.has_published) fmt::print("published: {}\n", published_in);
   cli::flush_output();
 }
@@ -271,23 +284,18 @@ int main(int argc, char** argv) {
       "  charlm models/charrnn_shakespeare\n"
       "  charlm models/charrnn_shakespeare --prompt 'JULIET:' --temperature 0.5 --seed 7 --length 1000\n"
       "  charlm models/charrnn_shakespeare --text sonnets.txt --json");
-  app.add_option("FOLDER", options.folder, "With model.safetensors, vocab.json and tiny_shakespeare.txt")
+  cli::add_text(app, "FOLDER", options.folder, "",
+                "With model.safetensors, vocab.json and tiny_shakespeare.txt")
       ->required();
-  app.add_option(
-      "--text", options.text,
-      "Measure perplexity on all of this file instead of the validation part of the folder's text");
-  app.add_option("--prompt", options.prompt, "What the model writes on from")
+  cli::add_text(app, "--text", options.text, "FILE",
+                "Measure perplexity on all of this file instead of the validation part of the folder's text");
+  cli::add_text(app, "--prompt", options.prompt, "WORDS", "What the model writes on from")
       ->check([](const std::string& text) { return text.empty() ? "must not be empty" : ""; })
       ->capture_default_str();
-  app.add_option("--length", options.length, "Characters to write")
-      ->check(CLI::Range(0, 1'000'000))
-      ->capture_default_str();
-  app.add_option("--temperature", options.temperature,
-                 "Below 1 the likely becomes more likely, above 1 less so")
-      ->check(CLI::Range(0.01, 100.0))
-      ->check(cli::not_nan)
-      ->capture_default_str();
-  app.add_option("--seed", options.seed, "Of what is drawn")->capture_default_str();
+  cli::add_number(app, "--length", options.length, 0, 1'000'000, "Characters to write");
+  cli::add_number(app, "--temperature", options.temperature, 0.01, 100.0,
+                  "Below 1 the likely becomes more likely, above 1 less so");
+  cli::add_text(app, "--seed", options.seed, "N", "Of what is drawn")->capture_default_str();
   app.add_flag("--json", options.json, "Print JSON");
   return cli::run_program(app, argc, argv, [&] {
     const Result result = compare(options);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -20,6 +21,7 @@ namespace {
 using cli::Json;
 
 constexpr std::int64_t samples_per_ms = vad::sample_rate / 1000;
+constexpr float largest_sample = 1e6;  // of any recording, whose samples are up to 1
 
 struct Options {
   std::string model, wav;
@@ -56,9 +58,14 @@ Result find_speech(const vad::Silero& model, const Options& o) {
     const float probability = stream.next(frame);
     segments.add(probability);
     time += std::chrono::steady_clock::now() - start;
-    if (std::isnan(probability))
+    if (std::isnan(probability)) {
+      if (std::ranges::all_of(frame, [](float x) { return std::abs(x) < largest_sample; }))
+        throw fourfold::Error(
+            fmt::format("{}: gives no number at {:.3f} s of {}: its weights are not finite, or far too large",
+                        o.model, result.audio_seconds(), o.wav));
       throw fourfold::Error(fmt::format("{}: samples at {:.3f} s are not finite, or far too large", o.wav,
                                         result.audio_seconds()));
+    }
     result.probabilities.push_back(probability);
     result.samples += count;
   }
@@ -90,8 +97,8 @@ void print_text(const Result& r, const Options& o) {
     rows.push_back(
         {fmt::format("{:.3f}", in_seconds(segment.start)), fmt::format("{:.3f}", in_seconds(segment.end))});
   cli::print_table({"start", "end"}, rows, {0, 1});
-  fmt::print("\n{}: {} segments of speech in {:.3f} s\n", cli::printable(o.wav), r.segments.size(),
-             r.audio_seconds());
+  fmt::print("\n{}: {} of speech in {:.3f} s\n", cli::printable(o.wav),
+             cli::counted(r.segments.size(), "segment"), r.audio_seconds());
   fmt::print("{:.4f} s in the network, one core, {}: real-time factor {:.5f}\n", r.seconds,
              fourfold::current_isa(), r.real_time_factor());
   cli::flush_output();
@@ -116,24 +123,19 @@ int main(int argc, char** argv) {
       "  vad silero_vad_16k.safetensors meeting.wav\n"
       "  vad silero_vad_16k.safetensors meeting.wav --threshold 0.7 --min-silence-ms 500\n"
       "  vad silero_vad_16k.safetensors meeting.wav --json --probabilities");
-  const auto milliseconds = CLI::Range(std::int64_t{0}, std::int64_t{3'600'000});
-  app.add_option("MODEL", options.model, "silero_vad_16k.safetensors of the Python package silero-vad")
+  const auto milliseconds = [&](const char* name, std::int64_t& value, const char* what) {
+    cli::add_number(app, name, value, std::int64_t{0}, std::int64_t{3'600'000}, what);
+  };
+  cli::add_text(app, "MODEL", options.model, "",
+                "silero_vad_16k.safetensors of the Python package silero-vad")
       ->required();
-  app.add_option("WAV", options.wav, "One channel, 16,000 samples a second, 16-bit or 32-bit float")
+  cli::add_text(app, "WAV", options.wav, "", "One channel, 16,000 samples a second, 16-bit or 32-bit float")
       ->required();
-  app.add_option("--threshold", options.threshold, "Probability from which on a frame is speech")
-      ->check(CLI::Range(0.0, 1.0))
-      ->check(cli::not_nan)
-      ->capture_default_str();
-  app.add_option("--min-speech-ms", options.min_speech_ms, "Shorter speech is dropped")
-      ->check(milliseconds)
-      ->capture_default_str();
-  app.add_option("--min-silence-ms", options.min_silence_ms, "Shorter silence does not end speech")
-      ->check(milliseconds)
-      ->capture_default_str();
-  app.add_option("--pad-ms", options.pad_ms, "Added to both ends of speech")
-      ->check(milliseconds)
-      ->capture_default_str();
+  cli::add_number(app, "--threshold", options.threshold, 0.0, 1.0,
+                  "Probability from which on a frame is speech");
+  milliseconds("--min-speech-ms", options.min_speech_ms, "Shorter speech is dropped");
+  milliseconds("--min-silence-ms", options.min_silence_ms, "Shorter silence does not end speech");
+  milliseconds("--pad-ms", options.pad_ms, "Added to both ends of speech");
   app.add_flag("--float32", options.float32, "Leave the LSTM as it is, to compare");
   app.add_flag("--json", options.json, "Print JSON");
   app.add_flag("--probabilities", options.probabilities, "In the JSON, the probability of each frame too")

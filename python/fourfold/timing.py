@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def time_in_turns(
+def spread(times: Sequence[float]) -> float:
+    """How many times the lower quartile the upper one is: about 1 where nothing disturbs a measurement."""
+    lower, _, upper = statistics.quantiles(times, n=4, method="inclusive")
+    return upper / lower
+
+
+def time_in_turns(runs: Mapping[str, Callable[[], Any]], seconds: float, **options: Any) -> dict[str, float]:
+    """The median microseconds of one call of each: of what times_in_turns gives, which has the arguments."""
+    return {
+        name: statistics.median(times) for name, times in times_in_turns(runs, seconds, **options).items()
+    }
+
+
+def times_in_turns(
     runs: Mapping[str, Callable[[], Any]],
     seconds: float,
     *,
     rounds: int = 7,
     calls: int = 3,
     pause: float = 0,
-) -> dict[str, float]:
-    """The median microseconds of one call of each, from blocks of calls in turns.
+) -> dict[str, list[float]]:
+    """The microseconds of one call of each, from blocks of calls in turns: a figure a block.
 
     What else the machine does hits all alike. A block begins with a call that is not counted: the weights of the
     others are in the caches before it.
@@ -49,4 +62,4 @@ def time_in_turns(
                 run()
             times[name].append((time.perf_counter() - start) / in_block[name])
         done += 1
-    return {name: 1e6 * statistics.median(values) for name, values in times.items()}
+    return {name: [1e6 * value for value in values] for name, values in times.items()}

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections import namedtuple
 
 import pytest
@@ -166,6 +167,45 @@ def test_trained_models_run_through_and_leaving_out_lowers_the_error_as_said(tas
         assert mean_error(actual, expected) == pytest.approx(choice.error, rel=1e-3)
     if report.advice.leave:
         assert report.advice.error < 0.9 * report.difference.relative
+
+
+@pytest.mark.filterwarnings("default:analyze. the latency is no measure")
+def test_a_busy_machine_is_said(monkeypatch):
+    def measure(times):
+        monkeypatch.setattr("fourfold._analysis.run.times_in_turns", lambda *_, **__: times)
+        return fourfold.analyze(nn.Linear(4, 4), torch.randn(3, 4))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet = measure({"float": [10, 11, 11, 12, 30], "quantized": [5, 5.1, 5.2]})
+    assert quiet.microseconds == (11, 5.1) and "busy" not in str(quiet) + quiet.to_html()
+    with pytest.warns(UserWarning, match="no measure: times of like calls differ by a factor of 4.0"):
+        busy = measure({"float": [10, 11, 12], "quantized": [5, 20, 5, 20, 5, 20, 20]})
+    assert "(times of like calls differ by a factor of 4.0: the machine is busy)" in str(busy)
+    assert "machine is busy" in busy.to_html()
+
+
+def test_what_grows_is_called_larger():
+    report = fourfold.analyze(nn.Linear(1, 3), torch.randn(5, 1), **QUICK)
+    assert report.bytes == (24, 27)
+    assert "1.12 times larger" in str(report) and "<big>1.12</big> times larger" in report.to_html()
+
+
+def test_the_page_goes_where_a_link_points_with_the_permissions_of_what_is_there(tmp_path):
+    report = fourfold.analyze(nn.Linear(4, 4), torch.randn(5, 4), **QUICK)
+    link, target = tmp_path / "link.html", tmp_path / "pages" / "report.html"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    before = os.umask(0o027)
+    try:
+        report.save_html(link)
+        assert link.is_symlink() and target.stat().st_mode & 0o777 == 0o640
+        target.chmod(0o604)
+        report.save_html(link)
+        assert target.stat().st_mode & 0o777 == 0o604
+    finally:
+        os.umask(before)
+    assert os.listdir(target.parent) == ["report.html"]
 
 
 # ---- What models take and give ----
@@ -381,7 +421,8 @@ def command(*arguments, cwd=None, code=None):
 
 def test_the_command_prints_tables_without_colour_or_bar(source):
     done = command(source, "--metric", f"{source}:metric", "--lower-is-better", "--seconds", "0.01")
-    assert done.returncode == 0 and done.stderr == ""
+    assert done.returncode == 0
+    assert re.fullmatch("(warning: analyze: the latency is no measure: .*\n)?", done.stderr)
     assert "\x1b" not in done.stdout and "times smaller" in done.stdout
     assert re.search(r"^lstm +LSTM +1 ", done.stdout, re.MULTILINE)
     assert re.search(r"^metric .* (better|worse|same)$", done.stdout, re.MULTILINE)

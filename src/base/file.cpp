@@ -84,6 +84,15 @@ class TemporaryFile {
   bool renamed_ = false;
 };
 
+// Where a symbolic link to no file yet wants one; any other path as it is.
+std::filesystem::path end_of_links(std::filesystem::path path) {
+  constexpr int most_links = 40;  // as Linux follows
+  std::error_code error;
+  for (int i = 0; i < most_links && std::filesystem::is_symlink(path, error); ++i)
+    path = path.parent_path() / std::filesystem::read_symlink(path, error);
+  return path;
+}
+
 }  // namespace
 
 InputFile::InputFile(const std::filesystem::path& path)
@@ -122,7 +131,7 @@ void write_file_atomically(const std::filesystem::path& path,
   struct ::stat former {};
   const bool exists = ::stat(path.c_str(), &former) == 0;
   if (!exists && errno != ENOENT) fail("write", path, reason(errno));
-  std::filesystem::path target = path;
+  std::filesystem::path target = exists ? path : end_of_links(path);
   if (exists) {
     if (S_ISDIR(former.st_mode)) fail("write", path, reason(EISDIR));
     if (!S_ISREG(former.st_mode)) fail("write", path, "Not a regular file");

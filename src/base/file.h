@@ -33,7 +33,8 @@ class InputFile {
 // (unless the process was killed).
 //
 // A former file keeps its permissions, and stays where they forbid writing; a new one gets those of the
-// umask. A symbolic link is followed. What is not a regular file, such as /dev/null, is never replaced.
+// umask. A symbolic link is followed, also where it points to no file yet. What is not a regular file, such
+// as /dev/null, is never replaced.
 void write_file_atomically(const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> parts);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "formats/reading.h"
 #include "fourfold/error.h"
 #include "modules/description.h"
+#include "modules/parameters.h"
 #include "modules/tree.h"
 
 namespace fourfold::modules {
@@ -191,6 +193,7 @@ class Recognizer {
       reason = std::string("looks like a layer, but ") + error.what();
       return {};
     }
+    if (layer) require_float32_range(found.tensors, name);
     if (layer && !found.below.empty()) {
       reason = "looks like a layer, but has modules below it";
       return {};
@@ -232,6 +235,20 @@ void convert(Tensor& tensor, const Value& value) {
 }
 
 }  // namespace
+
+void require_float32_range(const StateDict& tensors, const std::string& module) {
+  for (const NamedTensor& entry : tensors) {
+    if (entry.tensor.dtype() != DType::float64) continue;
+    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i) {
+      double value = 0;
+      std::memcpy(&value, entry.tensor.bytes().data() + static_cast<std::size_t>(i) * sizeof value,
+                  sizeof value);
+      if (std::isfinite(value) && !std::isfinite(static_cast<float>(value)))
+        throw Error(joined(module, entry.name) + ": has " + float_text(value) +
+                    ", which is too large for float32");
+    }
+  }
+}
 
 void to_float32(StateDict& tensors) {
   const base::FloatEnvironment environment;

@@ -7,6 +7,10 @@
 
 namespace fourfold::modules {
 
+// Throws Error where a finite float64 would be infinite as float32; `module` is the dotted name before the
+// tensors' own.
+void require_float32_range(const StateDict& tensors, const std::string& module);
+
 // Makes what is float16, bfloat16 or float64 float32: the same value, or the nearest.
 void to_float32(StateDict& tensors);
 

@@ -50,10 +50,12 @@ void save(const ModuleTree& tree, const std::filesystem::path& path) {
 void load(const std::filesystem::path& path, const ModuleTree& into) {
   formats::TensorFile file = formats::read(path);
   naming(path, [&] {
-    if (const auto entry = file.metadata.find(modules::description_key); entry != file.metadata.end())
+    if (const auto entry = file.metadata.find(modules::description_key); entry != file.metadata.end()) {
       (void)modules::parse_description(entry->second);  // refuses a version that is not known
-    else
+    } else {
+      modules::require_float32_range(file.tensors, "");
       modules::to_float32(file.tensors);
+    }
     load_state_dict(into, file.tensors);
   });
 }

@@ -11,17 +11,21 @@ class CannotCompare(Exception):
     """There is nothing to compare: the message says why."""
 
 
-def add_arguments(parser, binary):
+def add_models(parser):
     beside = pathlib.Path(__file__).resolve().parents[3] / "shared" / "models"
     models = pathlib.Path(os.environ.get("FOURFOLD_MODELS", beside))
-    parser.add_argument(
-        "--binary", type=pathlib.Path, default=pathlib.Path(binary), help="default: %(default)s"
-    )
     parser.add_argument(
         "--models",
         type=pathlib.Path,
         default=models,
         help="folder of the trained models (default: FOURFOLD_MODELS, else ../shared/models)",
+    )
+
+
+def add_arguments(parser, binary):
+    add_models(parser)
+    parser.add_argument(
+        "--binary", type=pathlib.Path, default=pathlib.Path(binary), help="default: %(default)s"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 

@@ -98,6 +98,11 @@ class Refused(Test):
                 self.refused(FAILED, path.name, self.folder, *self.prompt)
                 path.write_bytes(content)
 
+    def test_a_vocabulary_of_another_model(self):
+        self.vocabulary.write_text('{"a": 0, "b": 1}')
+        message = "vocab.json has 2 characters and model.safetensors is for 3"
+        self.refused(FAILED, message, self.folder, *self.prompt)
+
     def test_texts(self):
         text = self.folder / "text"
         for content, message in (

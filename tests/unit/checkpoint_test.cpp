@@ -115,7 +115,7 @@ TEST(Checkpoint, OtherFloatsOfLayersAreReadAsFloat32) {
        {3}},
       // 2^-25 above 1 is half a step: to the even one; a bit more is the next.
       {of_bits<double>({1, 3}, DType::float64, {0.1, 1 + 0x1p-24, 1 + 0x1p-24 + 0x1p-40}),
-       of_bits<double>({1}, DType::float64, {-1e300}),
+       of_bits<double>({1}, DType::float64, {-std::numeric_limits<double>::infinity()}),
        {0.1F, 1, 1 + 0x1p-23F},
        {-infinity}},
       // A half without a bias beside it, and beside one in float32, as mixed checkpoints have it.

@@ -176,10 +176,13 @@ class Cli(Test):
             result = run(verb, "--help")
             self.assertEqual(result.returncode, SUCCESS)
             self.assertIn("Examples:", result.stdout)
+            self.assertNotRegex(result.stdout, "TEXT|INT|FLOAT|POSITIVE")
         self.assertEqual(run("--version").returncode, SUCCESS)
 
     def test_bad_usage(self):
-        self.refused(BAD_USAGE, "no verb")
+        self.refused(BAD_USAGE, "no command is given")
+        self.refused(BAD_USAGE, "no command 'quantise'; did you mean 'quantize'?", "quantise", "x")
+        self.refused(BAD_USAGE, "no option '--nonsense' before a command", "--nonsense", "demo")
         self.refused(BAD_USAGE, "--nonsense", "--nonsense")
         self.refused(BAD_USAGE, "demo", "demo", "demo")
         self.refused(BAD_USAGE, "nonsense", "nonsense")
@@ -192,7 +195,7 @@ class Cli(Test):
                 self.assertTrue(result.stderr or result.stdout)
 
     def test_isa_that_is_not_there(self):
-        self.refused(BAD_USAGE, "no instruction set 'mmx'", "demo", "--isa", "mmx")
+        self.refused(BAD_USAGE, "--isa: no instruction set 'mmx'", "demo", "--isa", "mmx")
         self.refused(BAD_USAGE, "FOURFOLD_ISA: no instruction set 'mmx'", "demo", FOURFOLD_ISA="mmx")
         for isa in json.loads(run("isa", "--json").stdout)["isas"]:
             if not isa["supported"]:
@@ -376,6 +379,42 @@ class Models(Test):
         for option in (("--linear", "emb"), ("--batch-first",), ("--nonlinearity", "tanh")):
             self.refused(BAD_USAGE, "says itself", "quantize", self.output, "-o", self.y, *option)
 
+    def test_quantize_what_is_quantized(self):
+        self.ok("quantize", self.lstm, "-o", self.output)
+        text = self.ok("quantize", self.output, "-o", self.folder / "again.safetensors")
+        self.assertIn("nothing was left to quantize: the layers are as they were", text)
+        self.assertEqual((self.folder / "again.safetensors").read_bytes(), self.output.read_bytes())
+
+    def test_what_grows_is_larger(self):
+        small = self.folder / "small.safetensors"
+        write_safetensors(small, {"a.weight": floats(1, 1, 1), "a.bias": floats(2, 1)})
+        text = self.ok("quantize", small, "-o", self.output)
+        times = self.output.stat().st_size / small.stat().st_size
+        self.assertGreater(times, 1)
+        self.assertIn(f"{times:.2f} times larger than {small.stat().st_size} bytes", text)
+        self.assertIn("1 of 2 tensors quantized", text)
+        one = self.folder / "one.safetensors"
+        write_safetensors(one, {"a": floats(1, 2)})
+        self.assertIn("bytes, 1 tensor\n", self.ok("inspect", one))
+
+    def test_quantize_through_a_link(self):
+        link, target = self.folder / "link.safetensors", self.folder / "elsewhere" / "int8.safetensors"
+        target.parent.mkdir()
+        link.symlink_to("elsewhere/int8.safetensors")
+        for _ in range(2):  # to no file yet, and to one
+            self.ok("quantize", self.lstm, "-o", link)
+            self.assertTrue(link.is_symlink() and target.exists())
+            self.assertEqual(os.listdir(target.parent), ["int8.safetensors"])
+
+    def test_quantize_what_float32_cannot_hold(self):
+        double = self.folder / "double.safetensors"
+        weight = ("F64", [1, 2], struct.pack("<2d", 1, -1e300))
+        write_safetensors(double, {"a.weight": weight, "a.bias": floats(1, 1)})
+        self.refused(
+            FAILED, "a.weight: has -1e+300, which is too large for float32", "quantize", double, "-o", self.output
+        )
+        self.assertFalse(self.output.exists())
+
     def test_quantize_bad_files(self):
         nothing = self.folder / "nothing.safetensors"
         quantize = ("quantize", nothing, "-o", self.output)
@@ -440,7 +479,7 @@ class Models(Test):
             ("must be in_features, 40", self.tagger, "--module", "decoder", *end),
             ("one entry for each of the 3", self.lstm, "--lengths", "7,2", *end),
             ("lengths[1] must be from 1 to 7", self.lstm, "--lengths", "7,8,1", *end),
-            ("--lengths", self.lstm, "--lengths", "7,x,1", *end),
+            ("--lengths: 'x' is no length", self.lstm, "--lengths", "7,x,1", *end),
             ("--lengths", self.lstm, "--lengths", "0,7,7", *end),
             ("lengths are for sequences", self.tagger, "--module", "decoder", "--lengths", "1,1,1", *end),
         ):

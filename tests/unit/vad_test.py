@@ -161,6 +161,13 @@ class Untrained(Test):
         self.refused(FAILED, "speech.wav: No such file", self.model, self.wav)
         self.refused(FAILED, "Is a directory", self.model, self.folder)
 
+    def test_a_model_that_gives_no_numbers_is_not_the_wav_files_fault(self):
+        self.wav.write_bytes(wav(self.samples))
+        _, shape, content = self.tensors["conv1.bias"]
+        bias = struct.pack("<f", math.nan) + content[4:]
+        write_safetensors(self.model, {**self.tensors, "conv1.bias": ("F32", shape, bias)})
+        self.refused(FAILED, "model.safetensors: gives no number at 0.000 s of", self.model, self.wav)
+
     def test_models_refused(self):
         self.wav.write_bytes(wav(self.samples))
         self.refused(FAILED, "nowhere", self.folder / "nowhere", self.wav)

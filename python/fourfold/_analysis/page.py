@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from fourfold._analysis import extra
-from fourfold._analysis.report import Report, duration, faster, number, percent, size
+from fourfold._analysis.report import Report, duration, faster, number, percent, size, smaller
 
 _CARDS = 12  # layers whose distributions are drawn, the costliest
 
@@ -27,7 +27,9 @@ def render(report: Report) -> str:
         for layer in report.by_error()[:_CARDS]
     ]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    environment.filters.update(duration=duration, faster=faster, number=number, percent=percent, size=size)
+    environment.filters.update(
+        duration=duration, faster=faster, number=number, percent=percent, size=size, smaller=smaller
+    )
     template = environment.from_string(
         (pathlib.Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     )

@@ -7,9 +7,12 @@ import json
 import math
 import os
 import pathlib
-import tempfile
+import secrets
+import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Union
+
+_QUIET = 1.5  # quartiles of like calls' times may differ by that factor
 
 
 class Pair(NamedTuple):
@@ -96,6 +99,7 @@ class Report:
     setting: dict[str, Any]  # fourfold, torch, isa, threads
     bytes: Pair  # of the parameters and buffers in the state dict; what is shared counts once
     microseconds: Pair  # one call
+    disturbance: float  # how many times the lower quartile of like calls' times the upper one is, at most
     metric: Pair | None
     higher_is_better: bool
     difference: Difference  # over all outputs
@@ -119,6 +123,14 @@ class Report:
     def never_called(self) -> list[str]:
         return [layer.title for layer in self.layers if layer.error is None]
 
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether something else had the machine while latency was measured."""
+        return self.disturbance > _QUIET
+
+    def disturbance_text(self) -> str:
+        return f"times of like calls differ by a factor of {self.disturbance:.1f}: the machine is busy"
+
     def metric_verdict(self) -> str:
         """Whether the metric became better or worse."""
         assert self.metric is not None
@@ -134,7 +146,7 @@ class Report:
             return (
                 f"Leave out {', '.join(advised.leave)}: error {percent(everything.error)} → {percent(advised.error)}, "
                 f"size {size(everything.bytes)} → {size(advised.bytes)}, "
-                f"{self.bytes.before / advised.bytes:.2f} times smaller than float instead of {self.bytes.ratio:.2f}."
+                f"{smaller(Pair(self.bytes.before, advised.bytes))} than float instead of {smaller(self.bytes)}."
             )
         if self.metric is not None and self.metric_verdict() != "worse":
             return "Quantize everything: by the metric it is no worse than float."
@@ -159,6 +171,7 @@ class Report:
                     "float": self.microseconds.before,
                     after: self.microseconds.after,
                     "times_faster": self.microseconds.ratio,
+                    "disturbance": self.disturbance,
                 },
                 "metric": None
                 if self.metric is None
@@ -197,14 +210,14 @@ class Report:
     def save_html(self, path: Union[str, os.PathLike[str]]) -> None:  # noqa: UP007
         """Writes to_html() to a file: under a temporary name, then renamed."""
         content = self.to_html()
-        folder, name = os.path.split(os.fspath(path))
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
+        path = os.path.realpath(path)  # the file that a symbolic link stands for
+        folder, name = os.path.split(path)
+        temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with open(temporary, "x", encoding="utf-8") as file:
                 file.write(content)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)  # mkstemp's file is for its owner alone
+            if os.path.exists(path):
+                shutil.copymode(path, temporary)
             os.replace(temporary, path)
         except BaseException:
             pathlib.Path(temporary).unlink(missing_ok=True)
@@ -255,7 +268,7 @@ def percent(share: float | None) -> str:
 
 
 def smaller(pair: Pair) -> str:
-    return f"{pair.ratio:.2f} times smaller"
+    return f"{pair.ratio:.2f} times smaller" if pair.ratio >= 1 else f"{1 / pair.ratio:.2f} times larger"
 
 
 def faster(pair: Pair) -> str:
@@ -289,7 +302,7 @@ def text(report: Report) -> str:
             f"latency, {threads}",
             duration(report.microseconds.before),
             duration(report.microseconds.after),
-            faster(report.microseconds),
+            faster(report.microseconds) + (f" ({report.disturbance_text()})" if report.is_disturbed else ""),
         ],
         ["error", "", percent(report.difference.relative), "of the mean magnitude of the outputs"],
     ]

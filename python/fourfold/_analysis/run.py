@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import statistics
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
@@ -37,7 +38,7 @@ from fourfold._quantize_dynamic import (
     quantize_dynamic,
 )
 from fourfold._threads import get_num_threads
-from fourfold.timing import time_in_turns
+from fourfold.timing import spread, times_in_turns
 
 Metric = Callable[[nn.Module], Any]
 Outputs = list[dict[str, Tensor]]  # by name, for each call of the model
@@ -94,7 +95,7 @@ def analyze(
         fourfold.Error: where a weight is not finite.
 
     Warns:
-        UserWarning: for layers that the inputs never call.
+        UserWarning: for layers that the inputs never call, and where the machine is too busy to measure latency on.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"analyze: model must be a torch.nn.Module, got {type(model).__name__}")
@@ -168,7 +169,7 @@ class _Analysis:
 
         runs = {"float": model, "quantized": quantized}
         calls = {name: functools.partial(self._call, m) for name, m in runs.items()}
-        latency = time_in_turns(calls, seconds, rounds=3, calls=1)
+        latency = times_in_turns(calls, seconds, rounds=3, calls=1)
         times = {name: self._time_layers(m) for name, m in runs.items()}
         bar.step("latency")
 
@@ -191,7 +192,7 @@ class _Analysis:
             metric = Pair(float_metric, quantized_metric)
             if (metric.after - metric.before) * (1 if higher_is_better else -1) >= 0:
                 advice = everything
-        return Report(
+        report = Report(
             model=type(model).__name__,
             dtype="float16" if set(self.dtypes.values()) == {"float16"} else "int8",
             setting={
@@ -201,7 +202,8 @@ class _Analysis:
                 "threads": get_num_threads(),
             },
             bytes=Pair(bytes_of(model), everything.bytes),
-            microseconds=Pair(*(latency[name] / len(self.calls) for name in runs)),
+            microseconds=Pair(*(statistics.median(latency[name]) / len(self.calls) for name in runs)),
+            disturbance=max(map(spread, latency.values())),
             metric=metric,
             higher_is_better=higher_is_better,
             difference=difference,
@@ -213,6 +215,9 @@ class _Analysis:
             unquantized=self._unquantized(),
             code=self._code(advice.leave),
         )
+        if report.is_disturbed:
+            warnings.warn(f"analyze: the latency is no measure: {report.disturbance_text()}", stacklevel=4)
+        return report
 
     def _layer(
         self,
