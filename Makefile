@@ -119,7 +119,7 @@ bench: wheel ## fourfold beside its peers, on one thread and two, with the machi
 	cmake --build --preset bench
 	rm -rf build-python/bench-site
 	$(PYTHON) -m pip install -q --no-deps --target build-python/bench-site dist/fourfold-*.whl
-	PYTHONPATH=build-python/bench-site $(PYTHON) bench/compare.py --limits build-bench/bench/limits \
+	PYTHONPATH=build-python/bench-site $(PYTHON) bench/compare.py --limits build-bench/bench/limits --native build-bench/bench/native \
 	  --json build-bench/bench.json --picture build-bench/bench.svg
 
 bench-kernels: ## Every kernel of every instruction set that the machine has

@@ -1,6 +1,6 @@
 """fourfold beside its peers, in one process and one run: medians, and the ratio to the best peer.
 
-    python bench/compare.py --limits build-bench/bench/limits --json bench.json --picture bench.svg
+    python bench/compare.py --limits build-bench/bench/limits --native build-bench/bench/native --json bench.json
 
 Every row's engines take turns, so that what else the machine does hits all alike. Ratios above 1 are in our favour.
 """
@@ -37,7 +37,18 @@ def limit_microseconds(row: Row, limits: dict | None) -> float | None:
     return 1e6 * max(multiply, row.streamed_bytes / rate)
 
 
-def measure(row: Row, threads: int, seconds: float, limits: dict | None) -> dict:
+def native_microseconds(row: Row, program: Path | None) -> float | None:
+    """The same layer called from C++, on one thread."""
+    if program is None or row.kind == "Linear":
+        return None
+    options = ["--num-layers", row.num_layers, "--steps", row.steps, "--batch", row.batch, "--seconds", 0.5]
+    command = [program, row.kind, row.input_size, row.hidden_size, *options]
+    command += ["--bidirectional"] if row.bidirectional else []
+    result = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    return json.loads(result.stdout)["microseconds"]
+
+
+def measure(row: Row, threads: int, seconds: float, limits: dict | None, native: Path | None) -> dict:
     torch.set_num_threads(threads)
     module, x = engines.make_module(row), engines.make_input(row)
     runs = {}
@@ -56,19 +67,21 @@ def measure(row: Row, threads: int, seconds: float, limits: dict | None) -> dict
         times = time_in_turns(runs, seconds, rounds=3, pause=0.25)
     peers = {name: times[name] for name in engines.PEERS if name in times}
     best = min(peers, key=peers.get)
-    limit = limit_microseconds(row, limits)
+    limit = limit_microseconds(row, limits) if threads == 1 else None
+    in_cpp = native_microseconds(row, native) if threads == 1 else None
     return {
         "row": row.name,
         "kind": row.kind,
         "threads": threads,
         "microseconds": times,
+        "microseconds_in_cpp": in_cpp,
         "errors": errors,
         "best_peer": best,
         "ratio": peers[best] / times["fourfold int8"],
         "ratio_to_torch_ao": times["torch.ao int8"] / times["fourfold int8"],
         "float_ratio_to_torch": times["torch fp32"] / times["fourfold fp32"],
         "target": row.target,
-        "share_of_limit": limit / times["fourfold int8"] if limit and threads == 1 else None,
+        "share_of_limit": limit / (in_cpp or times["fourfold int8"]) if limit else None,
     }
 
 
@@ -139,6 +152,7 @@ def main() -> int:
         "--seconds", type=float, default=1.5, help="for each row and number of threads (default: %(default)s)"
     )
     parser.add_argument("--limits", type=Path, help="the program that measures the machine's limits")
+    parser.add_argument("--native", type=Path, help="the program that times a recurrent layer called from C++")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--picture", type=Path, help="draw the ratios here")
     arguments = parser.parse_args()
@@ -156,14 +170,17 @@ def main() -> int:
     print(json.dumps(machine() | {"limits": limits}), flush=True)
     for threads in arguments.threads:
         for row in rows:
-            result = measure(row, threads, arguments.seconds, limits)
+            result = measure(row, threads, arguments.seconds, limits, arguments.native)
             results.append(result)
-            share = f"{100 * result['share_of_limit']:.0f} % of the limit" if result["share_of_limit"] else ""
             times = ", ".join(f"{name} {value:.1f}" for name, value in result["microseconds"].items())
+            if result["microseconds_in_cpp"]:
+                times += f"; called from C++ {result['microseconds_in_cpp']:.1f}"
+            if result["share_of_limit"]:
+                times += f", {100 * result['share_of_limit']:.0f} % of the limit"
             verdict = "" if result["ratio"] >= row.target or threads > 1 else "  BELOW TARGET"
             print(
                 f"{threads} thread{'s' if threads > 1 else ' '}  {row.name}: {result['ratio']:.2f} times {result['best_peer']} "
-                f"(target {row.target}), {result['ratio_to_torch_ao']:.2f} times torch.ao, {share}{verdict}\n"
+                f"(target {row.target}), {result['ratio_to_torch_ao']:.2f} times torch.ao{verdict}\n"
                 f"    microseconds: {times}",
                 flush=True,
             )

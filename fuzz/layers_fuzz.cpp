@@ -61,7 +61,7 @@ std::optional<AnyLayer> layer_of(const Case& c, StateDict& weights) {
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
   GTEST_FLAG_SET(throw_on_failure, true);
-  base::teams_always = true;
+  base::all_paths = true;
   return 0;
 }
 

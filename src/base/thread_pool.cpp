@@ -83,7 +83,7 @@ class ThreadPool {
     const std::unique_lock owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
     const Clock::time_point begin = Clock::now();
-    if (begin < resting_until_ && !teams_always) return false;
+    if (begin < resting_until_ && !all_paths) return false;
     grow(threads - 1);
     const int size = std::min(static_cast<int>(workers_.size()) + 1, threads);
     if (size == 1) return false;

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "base/all_paths.h"
+
 namespace fourfold::base {
 
 // How often a member of a team has come to a barrier; each on a cache line of its own, so that a member that
@@ -47,10 +49,8 @@ class Team {
   std::chrono::steady_clock::duration slept_{};
 };
 
-// Whether `work` multiplications, of which a team needs `least` to gain, are for a team. Tests, which want
-// teams wherever there can be one, set teams_always.
-inline std::atomic<bool> teams_always{false};
-inline bool worth_a_team(std::int64_t work, std::int64_t least) { return work >= least || teams_always; }
+// Whether `work` multiplications, of which a team needs `least` to gain, are for a team.
+inline bool worth_a_team(std::int64_t work, std::int64_t least) { return work >= least || all_paths; }
 
 // Calls body(Team&) on up to `threads` threads at once, the caller among them, and returns when all are
 // done. Where the pool is busy with another caller's work, a thread cannot be had, or the machine has lately

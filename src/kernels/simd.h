@@ -25,6 +25,7 @@
 //   broadcast(q)             A of 4 bytes
 //   load_weights(p)          W, aligned
 //   dot(I& sum, W, A)        adds the products
+//   dot_line(I& sum, p, A)   the same with the line at p; only where sum_streams is 2
 //   negatives_apart          dot leaves out, and negatives(q, groups) is, the sum of the magnitudes of a row's
 //                            negative activations; not with side_products or two sum_streams
 // clang-format on
@@ -52,6 +53,11 @@ struct SimdKernels {
       lo = S::min(lo, x);
       hi = S::max(hi, x);
       finite = S::fma(x, S::set1(0), finite);
+    }
+    void join(const Range& other) {
+      lo = S::min(lo, other.lo);
+      hi = S::max(hi, other.hi);
+      finite = S::add(finite, other.finite);
     }
   };
   struct Rounding {
@@ -85,11 +91,17 @@ struct SimdKernels {
 
   static void quantize_row(const float* x, int inputs, std::uint8_t* q, RowQuantization& quantization) {
     const int whole = inputs / 16 * 16, rest = inputs - whole;
-    Range range;
-    for (int k = 0; k < whole; k += 16) range.look(S::load(x + k));
-    if (rest > 0) range.look(S::load_first(x + whole, rest));
+    Range range, odd;
+    int k = 0;
+    for (; k + 32 <= whole; k += 32) {
+      range.look(S::load(x + k));
+      odd.look(S::load(x + k + 16));
+    }
+    if (k < whole) range.look(S::load(x + k));
+    if (rest > 0) odd.look(S::load_first(x + whole, rest));
+    range.join(odd);
     const Rounding rounding = rounding_of(range, quantization);
-    for (int k = 0; k < whole; k += 16) rounding.put(S::load(x + k), q + k);
+    for (k = 0; k < whole; k += 16) rounding.put(S::load(x + k), q + k);
     if (rest > 0) rounding.put(S::load_first(x + whole, rest), q + whole);
   }
 
@@ -199,24 +211,31 @@ struct SimdKernels {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
         const typename S::A a1 = S::broadcast(q + static_cast<std::ptrdiff_t>(g + 1) * input_group);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b)
-          S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
+        for (int b = 0; b < NB; ++b) S::dot_line(sums[0][b], w + (g * std::ptrdiff_t{NB} + b) * line, a0);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b)
-          S::dot(odd[b], S::load_weights(w + ((g + 1) * std::ptrdiff_t{NB} + b) * line), a1);
+        for (int b = 0; b < NB; ++b) S::dot_line(odd[b], w + ((g + 1) * std::ptrdiff_t{NB} + b) * line, a1);
       }
       if (g < groups) {
         const typename S::A a0 = S::broadcast(q + static_cast<std::ptrdiff_t>(g) * input_group);
 #pragma GCC unroll 4
-        for (int b = 0; b < NB; ++b)
-          S::dot(sums[0][b], S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line), a0);
+        for (int b = 0; b < NB; ++b) S::dot_line(sums[0][b], w + (g * std::ptrdiff_t{NB} + b) * line, a0);
       }
 #pragma GCC unroll 4
       for (int b = 0; b < NB; ++b) sums[0][b] = S::add_int(sums[0][b], odd[b]);
     }
   };
 
-  // ---- A step of one row with a product on the side ----
+  // ---- A step of one row, two panels at a time ----
+
+  // Weights in the first cache arrive as fast as they are multiplied, and what counts is how much there is to
+  // do besides: two panels at a time share an activation, and the gates of one fill the gaps of the other's.
+  // From farther away one panel after the other is faster, a single stream of weights.
+  static constexpr std::ptrdiff_t near_bytes = 64 << 10;
+  static bool in_pairs(const StepArgs& a) {
+    const std::ptrdiff_t panels = a.panel_end - a.panel_begin;
+    return a.rows.count == 1 &&
+           (a.side != nullptr || panels * a.weights.panel_rows() * a.weights.inputs <= near_bytes);
+  }
 
   // Sums of one row with `panels` panels of `gates` blocks, and, while these weights stream in, of side_rows
   // rows with one block.
@@ -232,8 +251,7 @@ struct SimdKernels {
       for (int p = 0; p < panels; ++p)
 #pragma GCC unroll 4
         for (int b = 0; b < gates; ++b)
-          S::dot(sums[p][0][b], S::load_weights(w + p * panel_bytes + (g * std::ptrdiff_t{gates} + b) * line),
-                 a);
+          S::dot_line(sums[p][0][b], w + p * panel_bytes + (g * std::ptrdiff_t{gates} + b) * line, a);
     };
     const auto other = [&](int g) __attribute__((always_inline)) {
       const typename S::W weights = S::load_weights(side_w + g * std::ptrdiff_t{gates} * line);
@@ -250,12 +268,13 @@ struct SimdKernels {
     for (int g = both; g < side_groups; ++g) other(g);
   }
 
-  // All panels of a step of one row, in pairs, each with a block of the side product; then what is left of
-  // that. finish.operator()<panels>(places, gates) makes a new state of the gates.
-  template <int gates, class Addends, class Finish>
-  static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
+  // All panels of a step of one row, in pairs, each with a block of the side product if there is one; then
+  // what is left of that. finish.operator()<panels>(places, gates) makes a new state of the gates.
+  template <int gates, bool with_side, class Addends, class Finish>
+  static void pairs_of_panels(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
+    static constexpr SideProduct nothing{};
     const MatrixView& w = a.weights;
-    const SideProduct& side = *a.side;
+    const SideProduct& side = with_side ? *a.side : nothing;
     const int groups = (w.inputs + input_group - 1) / input_group;
     const int side_groups = (side.weights.inputs + input_group - 1) / input_group;
     int block = side.block_begin;
@@ -269,7 +288,7 @@ struct SimdKernels {
         for (int b = 0; b < gates; ++b)
           sums[p][0][b] = Qint8::start(*a.rows.quantization,
                                        w.row_sum + (std::ptrdiff_t{panel + p} * gates + b) * block_rows);
-      const bool has_side = block < side.block_end;
+      const bool has_side = with_side && block < side.block_end;
       const std::ptrdiff_t n = std::ptrdiff_t{block} * block_rows;
       if (has_side) {
 #pragma GCC unroll 8
@@ -349,11 +368,13 @@ struct SimdKernels {
   // Calls tile.operator()<rows>(first row) over `count` rows, in tiles as equal as can be.
   template <class Tile>
   static void for_tiles(int count, const Tile& tile) {
+    if (count == 0) return;
     const int tiles = (count + S::tile_rows - 1) / S::tile_rows;
+    const int rows = count / tiles, longer = count % tiles;
     for (int t = 0, r = 0; t < tiles; ++t) {
-      const int rows = (count - r + (tiles - t) - 1) / (tiles - t);
-      call_tile<S::tile_rows>(rows, r, tile);
-      r += rows;
+      const int here = t < longer ? rows + 1 : rows;
+      call_tile<S::tile_rows>(here, r, tile);
+      r += here;
     }
   }
   template <int MR, class Tile>
@@ -395,17 +416,21 @@ struct SimdKernels {
   template <class Product>
   __attribute__((flatten)) static void project(const ProjectArgs& a) {
     for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
-      const int first = panel * a.weights.panel_rows();
+      const int first = panel * a.weights.panel_rows(), columns = a.columns - first;
       for_tiles(a.rows.count, [&]<int MR>(int r) {
         F y[MR][NB];
         Product::product(y, a.weights, a.rows, r, panel, Addend{a.bias + first, 0});
 #pragma GCC unroll 6
-        for (int m = 0; m < MR; ++m)
+        for (int m = 0; m < MR; ++m) {
+          float* to = a.y + (r + m) * a.y_stride + first;
+          if (columns >= NB * block_rows) {  // asked once a row, not once a vector
 #pragma GCC unroll 4
-          for (int b = 0; b < NB; ++b) {
-            const int column = first + b * block_rows;
-            store_columns(a.y + (r + m) * a.y_stride + column, y[m][b], a.columns - column);
+            for (int b = 0; b < NB; ++b) S::store(to + b * block_rows, y[m][b]);
+          } else {
+            for (int b = 0; b < NB; ++b)
+              store_columns(to + b * block_rows, y[m][b], columns - b * block_rows);
           }
+        }
       });
     });
   }
@@ -489,8 +514,11 @@ struct SimdKernels {
                [&](int n, F h) { put_h(a, at[n].panel * block_rows, at[n].row, h, range); });
     };
     if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
-      if (a.side != nullptr) {
-        panels_with_side<gate_count>(a, addend_of, finish);
+      if (in_pairs(a)) {
+        if (a.side != nullptr)
+          pairs_of_panels<gate_count, true>(a, addend_of, finish);
+        else
+          pairs_of_panels<gate_count, false>(a, addend_of, finish);
         return quantize_h(a, range);
       }
     }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/all_paths.h"
+#include "base/cpu.h"
 #include "base/thread_pool.h"
 #include "fourfold/threads.h"
 
@@ -332,9 +334,14 @@ struct Forward {
         std::fill_n(call.output + t * call.output_time + b * call.output_row, width, 0.0f);
   }
 
+  // The multiplier must idle while weights stream in. Where it takes two instructions a cycle it hardly does,
+  // and to work ahead is slower, since both parts' weights then share the caches: at 512 units by a fifth.
+  static bool gains_ahead() {
+    return (base::cpu_features() & base::cpu_avx512_in_halves) != 0 || base::all_paths;
+  }
   bool may_work_ahead() const {
-    return quantized && call.batch == 1 && call.lengths == nullptr && weights.kernels->side_products &&
-           weights.cell != Cell::rnn && call.steps > kernels::side_rows;
+    return gains_ahead() && quantized && call.batch == 1 && call.lengths == nullptr &&
+           weights.kernels->side_products && weights.cell != Cell::rnn && call.steps > kernels::side_rows;
   }
   bool works_ahead(const RecurrentDirection& direction) const {
     return may_work_ahead() && direction.ih.weights.size() <= most_bytes_to_work_ahead;

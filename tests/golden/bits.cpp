@@ -95,7 +95,7 @@ using Visit = std::function<void(const std::string& group, const std::string& na
                                  const std::function<void(const Check&)>& run)>;
 
 void on_threads(const Check& check, const std::function<Hash()>& compute) {
-  base::teams_always = true;
+  base::all_paths = true;
   for (const int threads : {1, 2, 4}) {
     set_num_threads(threads);
     check(std::to_string(threads) + (threads == 1 ? " thread" : " threads"), compute());

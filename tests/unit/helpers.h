@@ -30,7 +30,7 @@ using kernels::test::report_cases;
 // Puts the settings of the process back after each test. In between, calls of every size use all threads.
 class SettingsTest : public testing::Test {
  protected:
-  void SetUp() override { base::teams_always = true; }
+  void SetUp() override { base::all_paths = true; }
   void TearDown() override {
     set_isa("");
     set_num_threads(threads_);
