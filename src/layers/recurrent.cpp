@@ -17,9 +17,9 @@ using kernels::Format;
 using kernels::KernelTable;
 using kernels::Rows;
 
-// A barrier costs some tenths of a microsecond a step, and threads that sleep some tens to wake: below these
-// many multiplications in a step and in a layer one thread is faster, or nearly as fast and a better
-// neighbour.
+// A barrier costs some tenths of a microsecond a step, and threads that sleep some tens to wake, once a call:
+// below these many multiplications in a step and in a call one thread is faster, or nearly as fast and a
+// better neighbour.
 constexpr std::int64_t work_for_a_team_a_step = 1 << 16, work_for_a_team = 1 << 24;
 
 // The input's part of the gates is computed for a few steps ahead at a time: enough rows for the product to
@@ -381,7 +381,7 @@ struct Forward {
     const int chunk_steps = steps_in_chunk(call, pre_stride);
     const std::int64_t work = std::int64_t{first_hh.rows} * state_size * call.batch;
     const bool together = !call.alone && base::worth_a_team(work, work_for_a_team_a_step) &&
-                          base::worth_a_team(work * call.steps, work_for_a_team);
+                          base::worth_a_team(work * call.steps * num_layers * directions, work_for_a_team);
     const int threads = together ? std::min(num_threads(), first_hh.panels()) : 1;
     reserve(pre_stride, chunk_steps, threads);
 
