@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any, Callable
 
 from fourfold import _core
@@ -47,3 +48,22 @@ def follow_torch() -> None:
     if threads != current:
         _core.set_num_threads(threads)
         current = threads
+
+
+def share_torch_threads() -> None:
+    """Called once PyTorch is there. From then on its OpenMP threads do the work, where its own operators have just run.
+
+    Not in a process that was forked and runs on: OpenMP's threads stayed behind in the parent, and OpenMP would
+    wait for them.
+    """
+    if sys.platform == "linux":
+        _core.use_openmp(not _was_forked())
+
+
+def _was_forked() -> bool:
+    forked_without_exec = 0x40  # PF_FORKNOEXEC, in proc(5)'s flags
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        return bool(int(fields[6]) & forked_without_exec)
+    except (OSError, ValueError, IndexError):
+        return True

@@ -18,6 +18,7 @@ void bind_embedding_bag(nanobind::module_& m);
 void bind_quantize(nanobind::module_& m);
 void bind_files(nanobind::module_& m);
 void bind_threads(nanobind::module_& m);
+void bind_openmp(nanobind::module_& m);
 void bind_isa(nanobind::module_& m);
 
 }  // namespace fourfold::python

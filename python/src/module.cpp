@@ -28,6 +28,6 @@ NB_MODULE(_core, m) {
         fourfold::python::bind_gru, fourfold::python::bind_rnn, fourfold::python::bind_lstm_cell,
         fourfold::python::bind_gru_cell, fourfold::python::bind_rnn_cell, fourfold::python::bind_embedding,
         fourfold::python::bind_embedding_bag, fourfold::python::bind_quantize, fourfold::python::bind_files,
-        fourfold::python::bind_threads, fourfold::python::bind_isa})
+        fourfold::python::bind_threads, fourfold::python::bind_openmp, fourfold::python::bind_isa})
     bind(m);
 }

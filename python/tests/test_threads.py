@@ -1,7 +1,10 @@
 """Any number of threads, from any thread, and after fork: the same bits."""
 
 import concurrent.futures
+import ctypes
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,6 +13,7 @@ import torch
 from conftest import CELLS, SEQUENCES, Tagger
 
 import fourfold
+from fourfold import _core
 
 BIG = 384  # large enough for a team of threads
 
@@ -32,6 +36,45 @@ def same(actual, expected):
     return all(torch.equal(a, e) for a, e in zip(flat(actual), flat(expected)))
 
 
+@pytest.fixture(params=["OpenMP's threads", "own threads"])
+def teams(request):
+    """Both kinds of threads that teams run on."""
+    wanted = request.param == "OpenMP's threads"
+    if _core.use_openmp(wanted) != wanted:
+        pytest.skip("PyTorch has no OpenMP here, or none whose threads others can use")
+    yield wanted
+    _core.use_openmp(True)
+
+
+# What a script in a process of its own begins with.
+PREPARE = """
+import os, sys
+import torch, fourfold
+torch.set_grad_enabled(False)
+module, x = fourfold.nn.LSTM(384, 384), torch.randn(20, 8, 384)
+linear, rows = fourfold.nn.Linear(384, 384), torch.randn(64, 384)
+def run():  # bytes, since operators of PyTorch would use its threads
+    return module(x)[0].numpy().tobytes() + linear(rows).numpy().tobytes()
+def threads():
+    return len(os.listdir("/proc/self/task"))
+torch.set_num_threads(1)
+expected = run()
+"""
+
+
+def run_script(script, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", PREPARE + script],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.usefixtures("teams")
 def test_one_thread_and_two_give_the_same_bits():
     for module, x in modules():
         torch.set_num_threads(1)
@@ -42,6 +85,7 @@ def test_one_thread_and_two_give_the_same_bits():
             assert fourfold.get_num_threads() == threads
 
 
+@pytest.mark.usefixtures("teams")
 def test_from_eight_threads_at_once():
     torch.set_num_threads(2)
     for module, _ in modules():
@@ -84,6 +128,7 @@ def test_other_threads_run_during_a_long_call():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.usefixtures("teams")
 def test_in_a_forked_child():
     torch.set_num_threads(2)
     cases = [(module, x, module(x)) for module, x in modules()]
@@ -96,6 +141,95 @@ def test_in_a_forked_child():
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert all(same(module(x), expected) for module, x, expected in cases)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenMP's threads are used on Linux")
+def test_a_forked_child_imports_fourfold():
+    """Its parent has used OpenMP, whose threads are not in the child and would be waited for."""
+    script = """
+torch.set_num_threads(2)
+torch.randn(1_000_000).exp_()
+child = os.fork()
+if child == 0:
+    fourfold._threads.share_torch_threads()
+    os._exit(0 if run() == expected and threads() == 2 else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    run_script(script)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenMP's threads are used on Linux")
+def test_no_threads_beside_those_of_torch(teams):
+    script = f"""
+fourfold._core.use_openmp({teams})
+torch.set_num_threads(2)
+torch.randn(1_000_000).exp_()
+before = threads()
+for _ in range(3):
+    assert run() == expected
+print(threads() - before)
+fourfold.set_num_threads(3)  # more than PyTorch's
+assert run() == expected
+"""
+    assert int(run_script(script)) == (0 if teams else 1)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OMP_NUM_THREADS": "1"},
+        {"OMP_NUM_THREADS": "4"},
+        {"OMP_THREAD_LIMIT": "1"},
+        {"OMP_DYNAMIC": "true"},
+        {"OMP_WAIT_POLICY": "passive"},
+    ],
+    ids=lambda environment: "=".join(*environment.items()),
+)
+def test_settings_of_openmp(environment):
+    script = """
+for _ in range(10):
+    for threads in (2, 3):
+        fourfold.set_num_threads(threads)
+        assert run() == expected
+        torch.set_num_threads(threads)
+        assert run() == expected
+"""
+    run_script(script, **environment)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its limits are Linux's")
+def test_no_memory_for_threads():
+    """OpenMP would end the process; fourfold goes on with one thread."""
+    script = """
+import resource
+torch.set_num_threads(2)
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (4 << 20), -1))
+before = threads()
+assert run() == expected
+assert threads() == before
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert run() == expected
+assert threads() == before + 1
+"""
+    run_script(script)
+
+
+def test_inside_a_parallel_region(teams):
+    if not teams:
+        pytest.skip("there is a region where there is OpenMP")
+    module, x = fourfold.nn.LSTM(BIG, BIG), torch.randn(20, 8, BIG)
+    torch.set_num_threads(2)
+    expected, results = module(x), []
+    runtime = ctypes.CDLL(None)
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def region(_):
+        results.append(same(module(x), expected))
+
+    for _ in range(5):
+        runtime.GOMP_parallel(region, None, 2, 0)
+    assert results == [True] * 10
 
 
 def test_in_worker_processes(indices):

@@ -38,20 +38,21 @@ using Clock = std::chrono::steady_clock;
 // next call comes soon where a model has many layers. About 15 and 75 microseconds on Zen 4.
 constexpr int spins_of_member = 1000, spins_of_worker = 5000;
 
-// A caller that slept this long in a call, and for most of it, worked with threads that did not run: other
-// processes have the cores. It works alone for the next while.
-constexpr auto hopeless_sleep = std::chrono::microseconds(200);
-constexpr auto rest = std::chrono::milliseconds(20);
+// Where teams have lately taken this much longer than their callers alone would have, other processes have
+// the cores. Callers work alone for the next while, and for twice as long where teams then lose again.
+constexpr auto hopeless_loss = std::chrono::microseconds(200);
+constexpr auto shortest_rest = std::chrono::milliseconds(20), longest_rest = 32 * shortest_rest;
 
-// Waits until done(value), and says for how long it slept. Sleeping, not yielding, since a core that falls
-// idle is where the system lets those run that are waited for.
+// Waits until done(value), and says how long that took. Sleeping, not yielding, since a core that falls idle
+// is where the system lets those run that are waited for.
 template <class T, class Done>
 Clock::duration wait_until(const std::atomic<T>& value, int spins, const Done& done) {
-  for (int i = 0; i < spins; ++i) {
-    if (done(value.load(std::memory_order_acquire))) return {};
-    relax();
-  }
+  if (done(value.load(std::memory_order_acquire))) return {};
   const Clock::time_point begin = Clock::now();
+  for (int i = 0; i < spins; ++i) {
+    relax();
+    if (done(value.load(std::memory_order_acquire))) return Clock::now() - begin;
+  }
   for (T seen = value.load(); !done(seen); seen = value.load()) value.wait(seen);
   return Clock::now() - begin;
 }
@@ -64,7 +65,7 @@ void Team::wait_for_all() {
   arrivals_[rank_].count.notify_all();
   for (int other = 0; other < size_; ++other)
     if (other != rank_)
-      slept_ +=
+      waited_ +=
           wait_until(arrivals_[other].count, spins_of_member, [&](int count) { return count >= passed_; });
 }
 
@@ -78,28 +79,31 @@ class ThreadPool {
     }
   }
 
-  // False where the pool is taken; nothing has run then.
-  bool try_run(int threads, void (*body)(void*, Team&), void* context) {
+  // False where nothing has run: the pool is taken, rests, or can have no second thread.
+  bool try_run(int threads, void (*body)(void*, Team&), void* context, TeamHost host) {
     const std::unique_lock owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
     const Clock::time_point begin = Clock::now();
     if (begin < resting_until_ && !all_paths) return false;
-    grow(threads - 1);
-    const int size = std::min(static_cast<int>(workers_.size()) + 1, threads);
-    if (size == 1) return false;
+    if (arrivals_.size() < static_cast<std::size_t>(threads))
+      arrivals_ = std::vector<Arrivals>(static_cast<std::size_t>(threads));
+    for (int i = 0; i < threads; ++i) arrivals_[static_cast<std::size_t>(i)].count.store(0);
+    finished_.store(0);
     body_ = body;
     context_ = context;
-    size_ = size;
-    for (int i = 0; i < size; ++i) arrivals_[static_cast<std::size_t>(i)].count.store(0);
-    running_.store(size - 1);
-    for (int i = 0; i < size - 1; ++i) call(*workers_[static_cast<std::size_t>(i)]);
-    Team team(0, size, arrivals_.get());
-    body(context, team);
-    const auto slept =
-        team.slept_ + wait_until(running_, spins_of_member, [](int count) { return count == 0; });
-    if (slept > hopeless_sleep) {
-      const Clock::time_point end = Clock::now();
-      if (slept > (end - begin) / 2) resting_until_ = end + rest;
+    threads_ = threads;
+    size_ = 1;
+    if (host == nullptr || !host(threads, run_hosted, this)) run_on_workers();
+    if (size_ == 1) return false;
+    const Clock::time_point end = Clock::now();
+    lost_ += end - begin - size_ * worked_;
+    if (lost_ <= Clock::duration{}) {
+      lost_ = {};
+      rest_ = shortest_rest;
+    } else if (lost_ > hopeless_loss) {
+      lost_ = {};
+      resting_until_ = end + rest_;
+      rest_ = std::min(2 * rest_, longest_rest);
     }
     return true;
   }
@@ -116,10 +120,16 @@ class ThreadPool {
     worker.calls.notify_one();
   }
 
+  void run_on_workers() {
+    grow(threads_ - 1);
+    size_ = std::min(static_cast<int>(workers_.size()) + 1, threads_);
+    for (int i = 0; i < size_ - 1; ++i) call(*workers_[static_cast<std::size_t>(i)]);
+    if (size_ > 1) run_member(0, size_);
+  }
+
   void grow(int wanted) {
     const int size = static_cast<int>(workers_.size());
     if (wanted <= size) return;
-    arrivals_ = std::make_unique<Arrivals[]>(static_cast<std::size_t>(wanted) + 1);
     workers_.reserve(static_cast<std::size_t>(wanted));
     for (int rank = size + 1; rank <= wanted; ++rank) {
       auto worker = std::make_unique<Worker>();
@@ -137,24 +147,49 @@ class ThreadPool {
     for (unsigned seen = 0;; ++seen) {
       wait_until(worker.calls, spins_of_worker, [&](unsigned calls) { return calls != seen; });
       if (stop_.load()) return;
-      Team team(rank, size_, arrivals_.get());
-      body_(context_, team);
-      if (running_.fetch_sub(1) == 1) running_.notify_one();
+      run_member(rank, size_);
     }
+  }
+
+  // On a thread of the host. A team of one is left to the caller, outside: its body may throw.
+  static void run_hosted(void* context, int rank, int threads) {
+    ThreadPool& pool = *static_cast<ThreadPool*>(context);
+    const int size = std::min(threads, pool.threads_);
+    if (rank == 0) pool.size_ = size;
+    if (size == 1 || rank >= size) return;
+    const FloatEnvironment environment;
+    pool.run_member(rank, size);
+  }
+
+  void run_member(int rank, int size) {
+    Team team(rank, size, arrivals_.data());
+    const Clock::time_point begin = Clock::now();
+    body_(context_, team);
+    const int others = size - 1;
+    if (rank > 0) {
+      if (finished_.fetch_add(1) + 1 == others) finished_.notify_one();
+      return;
+    }
+    worked_ = Clock::now() - begin - team.waited_;
+    wait_until(finished_, spins_of_member, [&](int count) { return count == others; });
   }
 
   std::mutex owner_;  // held by the caller whose work the pool does; guards all but the atomics
   std::vector<std::unique_ptr<Worker>> workers_;
-  std::unique_ptr<Arrivals[]> arrivals_;
+  Clock::duration lost_{};  // by teams, against their callers alone
+  std::chrono::milliseconds rest_ = shortest_rest;
   Clock::time_point resting_until_ = Clock::time_point::min();
 
-  // What workers read between a call and the end of their work.
-  int size_ = 1;
+  // Of the team that runs. The last two are the caller's, but that workers read the size.
+  std::vector<Arrivals> arrivals_;
   void (*body_)(void*, Team&) = nullptr;
   void* context_ = nullptr;
+  int threads_ = 1;  // wanted
+  int size_ = 1;     // had
+  Clock::duration worked_{};
 
   std::atomic<bool> stop_{false};
-  alignas(64) std::atomic<int> running_{0};
+  alignas(64) std::atomic<int> finished_{0};  // members, without the caller
 };
 
 namespace {
@@ -163,6 +198,7 @@ namespace {
 // is (its threads cannot be joined) and a new one is made when it is first needed.
 std::atomic<ThreadPool*> current_pool{nullptr};
 std::mutex pool_mutex;
+std::atomic<TeamHost> team_host{nullptr};
 
 ThreadPool& pool() {
   if (ThreadPool* existing = current_pool.load(std::memory_order_acquire)) return *existing;
@@ -172,6 +208,7 @@ ThreadPool& pool() {
     static const int registered = pthread_atfork([] { pool_mutex.lock(); }, [] { pool_mutex.unlock(); },
                                                  [] {
                                                    current_pool.store(nullptr);
+                                                   team_host.store(nullptr);
                                                    pool_mutex.unlock();
                                                  });
     static_cast<void>(registered);
@@ -207,7 +244,12 @@ void run_alone(void (*body)(void*, Team&), void* context) {
 }
 
 void run_team(int threads, void (*body)(void*, Team&), void* context) {
-  if (threads <= 1 || !pool().try_run(threads, body, context)) run_alone(body, context);
+  if (threads <= 1 || !pool().try_run(threads, body, context, team_host.load())) run_alone(body, context);
+}
+
+void set_team_host(TeamHost host) {
+  pool();  // from here on a fork takes the host away
+  team_host.store(host);
 }
 
 }  // namespace fourfold::base

@@ -28,13 +28,16 @@ class Team {
     if (size_ > 1) wait_for_all();
   }
 
-  // The slice [begin, end) of `count` things that is this member's; the slices differ by at most one.
+  // The slice [begin, end) of `count` things that is this member's; the slices differ by at most one. No
+  // other is longer than the caller's, which begins first.
   struct Slice {
     int begin, end;
   };
   Slice slice(int count) const {
     if (size_ == 1) return {0, count};
-    const auto cut = [&](int rank) { return static_cast<int>(static_cast<long long>(count) * rank / size_); };
+    const auto cut = [&](int rank) {
+      return static_cast<int>((static_cast<long long>(count) * rank + size_ - 1) / size_);
+    };
     return {cut(rank_), cut(rank_ + 1)};
   }
 
@@ -46,11 +49,20 @@ class Team {
   int rank_, size_;
   Arrivals* arrivals_;  // [size]
   int passed_ = 0;      // barriers
-  std::chrono::steady_clock::duration slept_{};
+  std::chrono::steady_clock::duration waited_{};
 };
 
 // Whether `work` multiplications, of which a team needs `least` to gain, are for a team.
 inline bool worth_a_team(std::int64_t work, std::int64_t least) { return work >= least || all_paths; }
+
+// Threads that something else in the process has. host(threads, member, context) calls member(context, rank,
+// size) on `size` threads at once, the caller with rank 0, and returns true when all have returned; they may
+// be fewer than `threads`, or more. Or it returns false, and has called nothing.
+using TeamHost = bool (*)(int threads, void (*member)(void* context, int rank, int size), void* context);
+
+// From now on teams run on the host's threads, where it has some, and else on the pool's own; null: always on
+// those, as in the child of a fork from the start, since the host's threads are not in it.
+void set_team_host(TeamHost host);
 
 // Calls body(Team&) on up to `threads` threads at once, the caller among them, and returns when all are
 // done. Where the pool is busy with another caller's work, a thread cannot be had, or the machine has lately

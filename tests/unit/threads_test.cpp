@@ -1,15 +1,20 @@
-// The number of threads, and the pool of them: after fork, while another caller has it, at the process's end.
-// That results do not depend on it: bit_equality_test.cpp.
+// The number of threads, and the pool of them: after fork, while another caller has it, at the process's end;
+// and threads of something else in its place. That results do not depend on it: bit_equality_test.cpp.
 #include "fourfold/threads.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cfenv>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <stdexcept>
 #include <thread>
+#include <vector>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -104,6 +109,116 @@ TEST_F(Threads, CallersComeAndGo) {
   EXPECT_EQ(wrong, 0);
 }
 
+// ---- Threads of something else ----
+
+// How many the host has, whatever is asked for; 0: it refuses.
+std::atomic<int> host_size = 0, host_calls = 0, host_delay = 0;  // milliseconds
+
+bool rounds_up() {
+  const volatile float one = 1, little = 1e-10F;
+  return one + little > 1;
+}
+
+bool host(int /*threads*/, void (*member)(void*, int, int), void* context) {
+  ++host_calls;
+  std::this_thread::sleep_for(std::chrono::milliseconds(host_delay));
+  const int size = host_size;
+  if (size == 0) return false;
+  std::vector<std::thread> others;
+  for (int rank = 1; rank < size; ++rank)
+    others.emplace_back([=] {
+      std::fesetround(FE_UPWARD);  // a setting of its own, which has to be there afterwards
+      member(context, rank, size);
+      EXPECT_TRUE(rounds_up());
+    });
+  member(context, 0, size);
+  for (std::thread& other : others) other.join();
+  return true;
+}
+
+class HostedThreads : public Threads {
+ protected:
+  void SetUp() override {
+    Threads::SetUp();
+    host_calls = 0;
+    base::set_team_host(host);
+  }
+  void TearDown() override {
+    base::set_team_host(nullptr);
+    host_delay = 0;
+    Threads::TearDown();
+  }
+};
+
+TEST_F(HostedThreads, AsManyAsTheHostHas) {
+  for (const int asked : {2, 3, 4})
+    for (const int has : {0, 1, 2, 3, 6}) {
+      set_num_threads(asked);
+      host_size = has;
+      host_calls = 0;
+      EXPECT_TRUE(is_right()) << asked << " " << has;
+      EXPECT_GT(host_calls, 0);
+      std::atomic<int> members = 0, size = 0;
+      base::run_team(asked, [&](base::Team& team) {
+        ++members;
+        if (team.rank() == 0) size = team.size();
+        team.barrier();
+        EXPECT_EQ(team.size(), size);
+      });
+      EXPECT_EQ(members, has == 0 ? asked : std::min(asked, has));
+      EXPECT_EQ(members, size);
+    }
+}
+
+TEST_F(HostedThreads, OneTeamAtATime) {
+  set_num_threads(2);
+  host_size = 2;
+  std::atomic<bool> stop = false;
+  std::atomic<int> wrong = 0;
+  std::thread other([&] {
+    while (!stop)
+      if (!is_right()) ++wrong;
+  });
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(is_right());
+  stop = true;
+  other.join();
+  EXPECT_EQ(wrong, 0);
+  base::run_team(2, [&](base::Team& outer) {
+    if (outer.rank() > 0) return;
+    const int calls = host_calls;
+    std::thread([] { base::run_team(2, [](base::Team& inner) { EXPECT_EQ(inner.size(), 1); }); }).join();
+    EXPECT_EQ(host_calls, calls);
+  });
+}
+
+TEST_F(HostedThreads, TheirFloatingPointSettings) {
+  set_num_threads(2);
+  host_size = 2;
+  EXPECT_TRUE(is_right());
+  base::run_team(2, [](base::Team&) { EXPECT_FALSE(rounds_up()); });
+}
+
+TEST_F(HostedThreads, LosingTeamsAreGivenUpForAWhile) {
+  base::all_paths = false;
+  host_size = 2;
+  host_delay = 2;
+  int alone = 0;
+  for (int i = 0; i < 100; ++i)
+    base::run_team(2, [&](base::Team& team) {
+      if (team.size() == 1) ++alone;
+    });
+  EXPECT_EQ(alone, 100 - host_calls);
+  EXPECT_GT(alone, 0);
+}
+
+TEST_F(HostedThreads, ATeamOfOneMayThrow) {
+  host_size = 1;
+  EXPECT_THROW(base::run_team(2, [](base::Team&) { throw std::runtime_error("alone"); }), std::runtime_error);
+  host_size = 2;
+  set_num_threads(2);
+  EXPECT_TRUE(is_right());
+}
+
 // ---- fork ----
 
 // The thread sanitizer and qemu allow no new threads in the child of a process that has some.
@@ -160,6 +275,20 @@ TEST_F(Threads, ForkWhileThePoolIsUsed) {
   other.join();
   EXPECT_EQ(wrong, 0);
   EXPECT_TRUE(is_right());
+}
+
+TEST_F(HostedThreads, ForkLeavesTheHost) {
+  FOURFOLD_SKIP_FORK();
+  set_num_threads(2);
+  host_size = 2;
+  EXPECT_TRUE(is_right());
+  expect_child_is_right([&] {
+    const int calls = host_calls;
+    return is_right() && host_calls == calls;
+  });
+  const int calls = host_calls;
+  EXPECT_TRUE(is_right());
+  EXPECT_GT(host_calls, calls);
 }
 
 }  // namespace

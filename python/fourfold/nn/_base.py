@@ -27,6 +27,8 @@ _default_dtype = torch.get_default_dtype
 _num_threads = torch.get_num_threads
 float32 = torch.float32
 
+_threads.share_torch_threads()
+
 
 def is_eager(input: Tensor) -> bool:
     """Whether this is a plain call: nothing compiles, exports, traces, or fakes tensors.
