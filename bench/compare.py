@@ -152,7 +152,9 @@ def main() -> int:
         "--seconds", type=float, default=1.5, help="for each row and number of threads (default: %(default)s)"
     )
     parser.add_argument("--limits", type=Path, help="the program that measures the machine's limits")
-    parser.add_argument("--native", type=Path, help="the program that times a recurrent layer called from C++")
+    parser.add_argument(
+        "--native", type=Path, help="the program that times a recurrent layer called from C++"
+    )
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--picture", type=Path, help="draw the ratios here")
     arguments = parser.parse_args()
