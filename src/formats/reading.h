@@ -7,8 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/file.h"
+#include "base/printable.h"
 
 namespace fourfold::formats {
 
@@ -39,13 +41,14 @@ inline std::string in_quotes(const std::string& text) {
   return nlohmann::json(shortened(text)).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
-// A message that may hold such text: control characters masked, and cut where it is far too long.
-inline std::string harmless(std::string message) {
+// A message that may hold such text: made fit for a terminal, and cut, between characters, where it is far
+// too long.
+inline std::string harmless(std::string_view message) {
   constexpr std::size_t longest = 4000;
-  if (message.size() > longest) message = message.substr(0, longest) + "...";
-  for (char& c : message)
-    if ((static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7f) c = '?';
-  return message;
+  if (message.size() <= longest) return base::printable(message);
+  std::size_t end = longest;
+  while (end > 0 && (message[end] & 0xc0) == 0x80) --end;
+  return base::printable(message.substr(0, end)) + "...";
 }
 
 }  // namespace fourfold::formats

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <sstream>
 
+#include "formats/reading.h"
 #include "fourfold/error.h"
 #include "quant/half_weights.h"
 #include "quant/quantize_weights.h"
@@ -127,7 +128,7 @@ PlainWeight ParameterReader::take_plain_weight(const std::string& name, int rows
 
 void ParameterReader::finish() const {
   for (std::size_t i = 0; i < state_.size(); ++i)
-    if (!taken_[i]) throw Error(state_[i].name + ": no such parameter");
+    if (!taken_[i]) throw Error(formats::harmless(state_[i].name) + ": no such parameter");
 }
 
 void append_weight(StateDict& state, const std::string& name, const kernels::PackedMatrix& weight) {

@@ -383,6 +383,17 @@ TEST(Description, TooManyEntries) {
   EXPECT_TRUE(folder.files().empty());
 }
 
+// A terminal that prints a message does nothing that a name asks for, and a cut leaves whole characters.
+TEST(Description, NamesInMessagesAreHarmless) {
+  const auto message = [](const std::string& name) {
+    return message_of_file(R"({"version":1,"model":{"kind":"ReLU"}})", {{name, Tensor({1})}});
+  };
+  EXPECT_EQ(message("\xc2\x9b"
+                    "31m\xe2\x80\xae\x1b\x7f\xd8\x9c\xe2\x81\xa6\xc3\xa9"),
+            "?31m?????\xc3\xa9: belongs to no module of the file");
+  EXPECT_EQ(message("a" + repeated("\xc3\xa9", 3000)), "a" + repeated("\xc3\xa9", 1999) + "...");
+}
+
 // A file that another version wrote is not read into a struct either.
 TEST(Description, OfAnotherVersionIsNotReadIntoAStruct) {
   const Folder folder;

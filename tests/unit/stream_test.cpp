@@ -7,6 +7,7 @@
 #include <malloc.h>
 #endif
 
+#include "formats/safetensors.h"
 #include "fourfold/fourfold.h"
 #include "unit/allocations.h"
 #include "unit/layer_cases.h"
@@ -159,6 +160,17 @@ TEST_F(Stream, RefusedTensorsChangeNothing) {
   const std::vector<std::byte> bytes = state.serialize();
   for (const std::size_t size : {std::size_t{0}, std::size_t{7}, bytes.size() / 2, bytes.size() - 1})
     EXPECT_THROW(state.deserialize(std::span(bytes).first(size)), Error) << size;
+  const std::string long_name(100'000, 'n');
+  const auto with = [&](const std::string& name) {
+    return formats::serialize_safetensors({.tensors = {{"h", h}, {"c", c}, {name, c}}, .metadata = {}});
+  };
+  EXPECT_EQ(message_of<Error>([&] {
+              state.deserialize(
+                  with("\xc2\x9b"
+                       "31m"));
+            }),
+            "?31m: no such parameter");
+  EXPECT_LT(message_of<Error>([&] { state.deserialize(with(long_name)); }).size(), 5000u);
   const Gru gru({.input_size = 3, .hidden_size = 5});
   EXPECT_EQ(message_of<Error>([&] { state.deserialize(StreamState(gru).serialize()); }),
             "c: missing; expected a tensor of shape [1, 5]");
