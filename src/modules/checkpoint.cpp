@@ -47,6 +47,9 @@ Found found_in(StateDict tensors) {
   Found root;
   std::size_t modules = 0;
   for (NamedTensor& entry : tensors) {
+    if (const std::size_t end = entry.name.rfind('.'); end != std::string::npos && end > longest_name)
+      throw Error("tensor " + formats::in_quotes(entry.name) + ": the name of its module is longer than " +
+                  std::to_string(longest_name) + " bytes");
     Found* at = &root;
     std::string_view rest = entry.name;
     int depth = 0;

@@ -370,6 +370,18 @@ class TreeReader {
   std::size_t count_ = 0;
 };
 
+// `length` is that of the module's own dotted name.
+void require_short_names(const JsonTree& module, std::size_t length) {
+  const JsonTree* const children = module.find("children");
+  if (children == nullptr) return;
+  for (const JsonTree& child : children->children) {
+    const std::size_t below = length + (length > 0 ? 1 : 0) + child.key.size();
+    if (below > longest_name)
+      throw Error("the dotted name of a module is longer than " + std::to_string(longest_name) + " bytes");
+    require_short_names(child, below);
+  }
+}
+
 }  // namespace
 
 std::string description_of(const ModuleTree& tree) {
@@ -415,6 +427,11 @@ JsonTree parse_description(const std::string& text) {
   const auto model = std::ranges::find(reader.tree.children, "model", &JsonTree::key);
   if (model == reader.tree.children.end() || !model->value.is_object())
     throw Error(where + "describes no model");
+  try {
+    require_short_names(*model, 0);
+  } catch (const Error& error) {
+    throw Error(where + "cannot be read: " + error.what());
+  }
   return std::move(*model);
 }
 

@@ -19,6 +19,7 @@ inline constexpr int deepest_tree = 200;
 inline constexpr std::size_t most_entries = 4096;   // of one object
 inline constexpr std::size_t most_in_all = 65'536;  // of all objects and lists together
 inline constexpr std::size_t longest_description = std::size_t{16} << 20;
+inline constexpr std::size_t longest_name = 1024;  // dotted, of a module: each below it holds it again
 
 // A value of JSON. nlohmann's own values hold others too, but their destructor allocates then, so that the
 // process would end where there is no memory for it.

@@ -318,6 +318,10 @@ TEST(Checkpoint, Names) {
   save(deepest, folder / "model.safetensors");
   EXPECT_EQ(describe(load(folder / "model.safetensors")), describe(deepest));
   EXPECT_TRUE(contains(message("a." + deep), "nested deeper than 200"));
+  const std::string long_name(1024, 'a');
+  (void)recognized(zeros({{long_name + ".weight", {1}}}));
+  EXPECT_TRUE(
+      contains(message(long_name + "a.weight"), ": the name of its module is longer than 1024 bytes"));
 }
 
 // Time must not grow with the square of the number of tensors: seconds would tell.

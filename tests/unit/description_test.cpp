@@ -383,6 +383,28 @@ TEST(Description, TooManyEntries) {
   EXPECT_TRUE(folder.files().empty());
 }
 
+// A long name would be held, and copied, by each of the thousands of modules below it.
+TEST(Description, LongNames) {
+  const std::string first(1000, 'a'), second(23, 'b');  // 1,024 bytes, with the dot
+  const auto model = [&](const std::string& last) {
+    Group inner, outer;
+    inner.modules.push_back({last, ReLU()});
+    outer.modules.push_back({first, std::move(inner)});
+    return outer;
+  };
+  round_trip(model(second));
+  const std::string why =
+      "the metadata 'fourfold' cannot be read: the dotted name of a module is longer than 1024 bytes";
+  EXPECT_EQ(message_of_file(R"({"version":1,"model":{"kind":"Module","children":{")" + first +
+                                R"(":{"kind":"Module","children":{")" + second + R"(b":{"kind":"ReLU"}}}}}})",
+                            {}),
+            why);
+  const Folder folder;
+  EXPECT_EQ(message_of<InvalidArgument>([&] { save(model(second + "b"), folder / "model.safetensors"); }),
+            (folder / "model.safetensors").string() + ": these modules would not be read again: " + why);
+  EXPECT_TRUE(folder.files().empty());
+}
+
 // A terminal that prints a message does nothing that a name asks for, and a cut leaves whole characters.
 TEST(Description, NamesInMessagesAreHarmless) {
   const auto message = [](const std::string& name) {
