@@ -74,6 +74,9 @@ Found found_in(StateDict tensors) {
 
 constexpr std::int64_t most_layers = 1024;  // more are refused by the layers, which need not be counted
 
+// Of any layer: in each of two directions three weights, which may have scales, and two biases.
+constexpr std::size_t most_parameters = most_layers * 2 * 8;
+
 bool is_matrix(const Tensor* tensor) { return tensor != nullptr && tensor->dim() == 2; }
 
 // LSTM, GRU or RNN, by how many rows the recurrent weight has for each hidden unit.
@@ -185,6 +188,10 @@ class Recognizer {
 
   // Nothing, and why, where it is no layer.
   std::optional<AnyModule> layer_of(const Found& found, const std::string& name, std::string& reason) const {
+    if (found.tensors.size() > most_parameters) {  // which are not searched for a layer's
+      reason = "no layer has so many tensors";
+      return {};
+    }
     std::optional<AnyModule> layer;
     try {
       StateDict t = found.tensors;

@@ -56,16 +56,19 @@ void require_finite_bias(const Tensor& bias, std::string_view name) {
   quant::require_finite({bias.data<float>(), static_cast<std::size_t>(bias.numel())}, 0, name);
 }
 
+ParameterReader::ParameterReader(const StateDict& state) : state_(state), taken_(state.size(), false) {
+  for (std::size_t i = 0; i < state.size(); ++i) places_.emplace(state[i].name, i);
+}
+
 const Tensor& ParameterReader::find(const std::string& name, const std::vector<std::int64_t>& shape) {
-  for (std::size_t i = 0; i < state_.size(); ++i) {
-    if (state_[i].name != name) continue;
-    taken_[i] = true;
-    if (state_[i].tensor.shape() != shape)
-      throw Error(name + ": expected shape " + shape_text(shape) + ", got " +
-                  shape_text(state_[i].tensor.shape()));
-    return state_[i].tensor;
-  }
-  throw Error(name + ": missing; expected a tensor of shape " + shape_text(shape));
+  const auto place = places_.find(name);
+  if (place == places_.end())
+    throw Error(name + ": missing; expected a tensor of shape " + shape_text(shape));
+  taken_[place->second] = true;
+  const Tensor& tensor = state_[place->second].tensor;
+  if (tensor.shape() != shape)
+    throw Error(name + ": expected shape " + shape_text(shape) + ", got " + shape_text(tensor.shape()));
+  return tensor;
 }
 
 const Tensor& ParameterReader::take(const std::string& name, const std::vector<std::int64_t>& shape) {

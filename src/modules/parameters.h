@@ -1,9 +1,11 @@
 // What the layers share in taking and giving tensors.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "fourfold/random.h"
@@ -37,7 +39,7 @@ struct PlainWeight {
 // Takes the tensors of one layer out of a state dict, and says what is wrong with one that does not fit.
 class ParameterReader {
  public:
-  explicit ParameterReader(const StateDict& state) : state_(state), taken_(state.size(), false) {}
+  explicit ParameterReader(const StateDict& state);
 
   // A float32 vector or matrix of that shape, or Error.
   const Tensor& take(const std::string& name, const std::vector<std::int64_t>& shape);
@@ -59,6 +61,8 @@ class ParameterReader {
 
   const StateDict& state_;
   std::vector<bool> taken_;
+  // A search among all for each would take minutes where a hostile file has a million tensors.
+  std::unordered_map<std::string_view, std::size_t> places_;
 };
 
 // Adds `name`, and `name`_scale where the weight is int8.

@@ -336,6 +336,20 @@ TEST(Checkpoint, ManyTensors) {
   EXPECT_EQ(fates.size(), tensors.size());
 }
 
+// Nor with the number of those that are one module's, the most of a layer among them.
+TEST(Checkpoint, ManyTensorsOfOneModule) {
+  const LstmOptions options{.input_size = 1, .hidden_size = 1, .num_layers = 1024, .bidirectional = true};
+  StateDict tensors;
+  for (int i = 0; i < 400'000; ++i) tensors.push_back({"a" + std::to_string(i), Tensor({0})});
+  const StateDict layer = Lstm(options).state_dict();
+  tensors.insert(tensors.end(), layer.begin(), layer.end());
+  std::vector<TensorFate> fates;
+  (void)recognized(tensors, {}, &fates);
+  EXPECT_EQ(fates.size(), tensors.size());
+  EXPECT_EQ(fates.front().reason, "no layer has so many tensors");
+  EXPECT_EQ(message_of<Error>([&] { (void)Lstm(options, tensors); }), "a0: no such parameter");
+}
+
 // ---- Files ----
 
 TEST(Checkpoint, Files) {
