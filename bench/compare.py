@@ -3,6 +3,7 @@
     python bench/compare.py --limits build-bench/bench/limits --native build-bench/bench/native --json bench.json
 
 Every row's engines take turns, so that what else the machine does hits all alike. Ratios above 1 are in our favour.
+The same layer called from C++ comes after them; where it is measured, the share of the limit is its.
 """
 
 import argparse

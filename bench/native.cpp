@@ -6,6 +6,8 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -19,7 +21,7 @@ struct Row {
   double seconds = 1;
 };
 
-// Of blocks of calls that begin warm, each a few milliseconds: what else the machine does is as long.
+// Of blocks of calls, a few milliseconds each: a clock's two readings are then nothing beside what they time.
 template <class Layer>
 double median_microseconds(const Row& row) {
   using Clock = std::chrono::steady_clock;

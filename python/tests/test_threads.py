@@ -13,7 +13,7 @@ import torch
 from conftest import CELLS, SEQUENCES, Tagger
 
 import fourfold
-from fourfold import _core
+from fourfold import _core, _threads
 
 BIG = 384  # large enough for a team of threads
 
@@ -43,7 +43,7 @@ def teams(request):
     if _core.use_openmp(wanted) != wanted:
         pytest.skip("PyTorch has no OpenMP here, or none whose threads others can use")
     yield wanted
-    _core.use_openmp(True)
+    _threads.share_torch_threads()
 
 
 # What a script in a process of its own begins with.

@@ -34,17 +34,6 @@ std::uint32_t saved_state() {
   return low;
 }
 
-// AMD's family 19h, of its CPUs with AVX-512. `signature` is what leaf 1 gives in eax.
-bool is_zen4(std::uint32_t signature) {
-  const Registers zero = cpuid(0);
-  char vendor[12];
-  std::memcpy(vendor, &zero.ebx, 4);
-  std::memcpy(vendor + 4, &zero.edx, 4);
-  std::memcpy(vendor + 8, &zero.ecx, 4);
-  const std::uint32_t family = ((signature >> 8) & 0xf) + ((signature >> 20) & 0xff);
-  return std::memcmp(vendor, "AuthenticAMD", 12) == 0 && family == 0x19;
-}
-
 std::uint32_t detect() {
   constexpr std::uint32_t ymm_state = 0x06;  // SSE and AVX
   constexpr std::uint32_t zmm_state = 0xe6;  // and the masks, the upper halves, the upper sixteen
@@ -63,9 +52,20 @@ std::uint32_t detect() {
     if (bit(seven.ebx, 30)) found |= cpu_avx512bw;
     if (bit(seven.ebx, 31)) found |= cpu_avx512vl;
     if (bit(seven.ecx, 11)) found |= cpu_avx512_vnni;
-    if (is_zen4(one.eax)) found |= cpu_avx512_in_halves;
   }
   return found;
+}
+
+// AMD's family 19h is Zen 3 and 4, of which 4 has AVX-512.
+bool is_zen4() {
+  const Registers zero = cpuid(0);
+  char vendor[12];
+  std::memcpy(vendor, &zero.ebx, 4);
+  std::memcpy(vendor + 4, &zero.edx, 4);
+  std::memcpy(vendor + 8, &zero.ecx, 4);
+  const std::uint32_t signature = cpuid(1).eax;
+  const std::uint32_t family = ((signature >> 8) & 0xf) + ((signature >> 20) & 0xff);
+  return std::memcmp(vendor, "AuthenticAMD", 12) == 0 && family == 0x19 && (detect() & cpu_avx512f) != 0;
 }
 
 std::string brand() {
@@ -90,6 +90,8 @@ std::uint32_t detect() {
   return found;
 }
 
+bool is_zen4() { return false; }
+
 std::string brand() { return {}; }
 
 #endif
@@ -111,7 +113,6 @@ std::string cpu_feature_names(std::uint32_t features) {
       {cpu_avx512vl, "avx512vl"},
       {cpu_avx512_vnni, "avx512_vnni"},
       {cpu_asimddp, "asimddp"},
-      {cpu_avx512_in_halves, "avx512_in_halves"},
   };
   std::string text;
   for (const auto& [bit, name] : names) {
@@ -120,6 +121,11 @@ std::string cpu_feature_names(std::uint32_t features) {
     text += name;
   }
   return text;
+}
+
+bool multiplies_in_halves() {
+  static const bool zen4 = is_zen4();
+  return zen4;
 }
 
 std::string cpu_name() {

@@ -26,13 +26,13 @@ enum CpuFeature : std::uint32_t {
   cpu_avx512_vnni = 1u << 5,
   cpu_f16c = 1u << 6,
   cpu_asimddp = 1u << 7,  // AArch64's dot product, by Linux's name
-  // Not an instruction set but a pace: 512 bits are worked on in two halves, one multiplication a cycle (Zen
-  // 4).
-  cpu_avx512_in_halves = 1u << 8,
 };
 
 std::uint32_t cpu_features();                           // found once, then remembered
 std::string cpu_feature_names(std::uint32_t features);  // "avx2 fma"
 std::string cpu_name();                                 // the brand string, or "unknown CPU"
+
+// Whether 512 bits are worked on in two halves, one multiplication a cycle: AMD's Zen 4.
+bool multiplies_in_halves();
 
 }  // namespace fourfold::base

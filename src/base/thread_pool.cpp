@@ -38,11 +38,6 @@ using Clock = std::chrono::steady_clock;
 // next call comes soon where a model has many layers. About 15 and 75 microseconds on Zen 4.
 constexpr int spins_of_member = 1000, spins_of_worker = 5000;
 
-// Where teams have lately taken this much longer than their callers alone would have, other processes have
-// the cores. Callers work alone for the next while, and for twice as long where teams then lose again.
-constexpr auto hopeless_loss = std::chrono::microseconds(200);
-constexpr auto shortest_rest = std::chrono::milliseconds(20), longest_rest = 32 * shortest_rest;
-
 // Waits until done(value), and says how long that took. Sleeping, not yielding, since a core that falls idle
 // is where the system lets those run that are waited for.
 template <class T, class Done>
@@ -58,6 +53,18 @@ Clock::duration wait_until(const std::atomic<T>& value, int spins, const Done& d
 }
 
 }  // namespace
+
+void Rests::after_team(Clock::time_point end, Clock::duration lost) {
+  lost_ += lost;
+  if (lost_ <= Clock::duration{}) {
+    lost_ = {};
+    rest_ = first_rest;
+  } else if (lost_ > hopeless_loss) {
+    until_ = end + rest_ * lost_;
+    rest_ = std::min(2 * rest_, longest_rest);
+    lost_ = {};
+  }
+}
 
 void Team::wait_for_all() {
   ++passed_;
@@ -84,7 +91,7 @@ class ThreadPool {
     const std::unique_lock owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
     const Clock::time_point begin = Clock::now();
-    if (begin < resting_until_ && !all_paths) return false;
+    if (rests_.resting(begin) && !all_paths) return false;
     if (arrivals_.size() < static_cast<std::size_t>(threads))
       arrivals_ = std::vector<Arrivals>(static_cast<std::size_t>(threads));
     for (int i = 0; i < threads; ++i) arrivals_[static_cast<std::size_t>(i)].count.store(0);
@@ -96,15 +103,7 @@ class ThreadPool {
     if (host == nullptr || !host(threads, run_hosted, this)) run_on_workers();
     if (size_ == 1) return false;
     const Clock::time_point end = Clock::now();
-    lost_ += end - begin - size_ * worked_;
-    if (lost_ <= Clock::duration{}) {
-      lost_ = {};
-      rest_ = shortest_rest;
-    } else if (lost_ > hopeless_loss) {
-      lost_ = {};
-      resting_until_ = end + rest_;
-      rest_ = std::min(2 * rest_, longest_rest);
-    }
+    rests_.after_team(end, end - begin - size_ * worked_);
     return true;
   }
 
@@ -176,11 +175,10 @@ class ThreadPool {
 
   std::mutex owner_;  // held by the caller whose work the pool does; guards all but the atomics
   std::vector<std::unique_ptr<Worker>> workers_;
-  Clock::duration lost_{};  // by teams, against their callers alone
-  std::chrono::milliseconds rest_ = shortest_rest;
-  Clock::time_point resting_until_ = Clock::time_point::min();
+  Rests rests_;
 
-  // Of the team that runs. The last two are the caller's, but that workers read the size.
+  // Of the team that runs: written by the caller before the others begin. A host's members know the size from
+  // it, so that only workers read size_; worked_ is the caller's alone.
   std::vector<Arrivals> arrivals_;
   void (*body_)(void*, Team&) = nullptr;
   void* context_ = nullptr;

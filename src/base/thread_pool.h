@@ -1,4 +1,4 @@
-// One pool of threads that stay, for the whole process.
+// One pool for the whole process: of threads that stay, or of those that something else in it has.
 #pragma once
 
 #include <atomic>
@@ -52,12 +52,32 @@ class Team {
   std::chrono::steady_clock::duration waited_{};
 };
 
+// When callers work alone. Where teams have lately taken longer than their callers alone would have, the
+// cores are not there: other processes have them, or they wake slowly after a pause. Callers work alone for
+// the next while, a few times as long as was lost, and for twice as long where teams then lose again.
+class Rests {
+ public:
+  using Clock = std::chrono::steady_clock;
+  static constexpr Clock::duration hopeless_loss = std::chrono::microseconds(200);
+  static constexpr int first_rest = 2, longest_rest = 128;  // times what was lost
+
+  bool resting(Clock::time_point now) const { return now < until_; }
+  // `lost` is negative where a team gained.
+  void after_team(Clock::time_point end, Clock::duration lost);
+
+ private:
+  Clock::duration lost_{};
+  int rest_ = first_rest;
+  Clock::time_point until_ = Clock::time_point::min();
+};
+
 // Whether `work` multiplications, of which a team needs `least` to gain, are for a team.
 inline bool worth_a_team(std::int64_t work, std::int64_t least) { return work >= least || all_paths; }
 
 // Threads that something else in the process has. host(threads, member, context) calls member(context, rank,
 // size) on `size` threads at once, the caller with rank 0, and returns true when all have returned; they may
-// be fewer than `threads`, or more. Or it returns false, and has called nothing.
+// be fewer than `threads`, or more. What was written before the call is seen by the members, and what they
+// write, after it. Or it returns false, and has called nothing.
 using TeamHost = bool (*)(int threads, void (*member)(void* context, int rank, int size), void* context);
 
 // From now on teams run on the host's threads, where it has some, and else on the pool's own; null: always on

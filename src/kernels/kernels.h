@@ -144,7 +144,7 @@ struct KernelTable {
   const char* name;
   std::uint32_t required_features;  // base::CpuFeature bits
   int activation_offset;            // 0, or 128 where the instructions multiply unsigned by signed
-  bool side_products;               // whether a step can do another product on the side, and gains by it
+  bool side_products;               // whether a step can do another product on the side
 
   using Project = void (*)(const ProjectArgs&);
   using Step = void (*)(const StepArgs&);

@@ -25,7 +25,7 @@
 //   broadcast(q)             A of 4 bytes
 //   load_weights(p)          W, aligned
 //   dot(I& sum, W, A)        adds the products
-//   dot_line(I& sum, p, A)   the same with the line at p; only where sum_streams is 2
+//   dot_line(I& sum, p, A)   the same with the line at p; where sum_streams is 2 or side_products
 //   negatives_apart          dot leaves out, and negatives(q, groups) is, the sum of the magnitudes of a row's
 //                            negative activations; not with side_products or two sum_streams
 // clang-format on
@@ -227,9 +227,10 @@ struct SimdKernels {
 
   // ---- A step of one row, two panels at a time ----
 
-  // Weights in the first cache arrive as fast as they are multiplied, and what counts is how much there is to
-  // do besides: two panels at a time share an activation, and the gates of one fill the gaps of the other's.
-  // From farther away one panel after the other is faster, a single stream of weights.
+  // Up to 64 KiB, of which the first cache holds most, weights arrive about as fast as they are multiplied,
+  // and what counts is how much there is to do besides: two panels at a time share an activation, and the
+  // gates of one fill the gaps of the other's. Farther away one panel after the other is faster, a single
+  // stream.
   static constexpr std::ptrdiff_t near_bytes = 64 << 10;
   static bool in_pairs(const StepArgs& a) {
     const std::ptrdiff_t panels = a.panel_end - a.panel_begin;

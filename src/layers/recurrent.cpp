@@ -336,11 +336,10 @@ struct Forward {
 
   // The multiplier must idle while weights stream in. Where it takes two instructions a cycle it hardly does,
   // and to work ahead is slower, since both parts' weights then share the caches: at 512 units by a fifth.
-  static bool gains_ahead() {
-    return (base::cpu_features() & base::cpu_avx512_in_halves) != 0 || base::all_paths;
-  }
+  bool gains_ahead = base::multiplies_in_halves() || base::all_paths;
+
   bool may_work_ahead() const {
-    return gains_ahead() && quantized && call.batch == 1 && call.lengths == nullptr &&
+    return gains_ahead && quantized && call.batch == 1 && call.lengths == nullptr &&
            weights.kernels->side_products && weights.cell != Cell::rnn && call.steps > kernels::side_rows;
   }
   bool works_ahead(const RecurrentDirection& direction) const {

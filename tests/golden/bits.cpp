@@ -95,9 +95,9 @@ using Visit = std::function<void(const std::string& group, const std::string& na
                                  const std::function<void(const Check&)>& run)>;
 
 void on_threads(const Check& check, const std::function<Hash()>& compute) {
-  base::all_paths = true;
   for (const int threads : {1, 2, 4}) {
     set_num_threads(threads);
+    base::all_paths = threads > 1;
     check(std::to_string(threads) + (threads == 1 ? " thread" : " threads"), compute());
   }
 }

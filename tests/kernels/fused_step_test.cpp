@@ -41,7 +41,11 @@ struct FusedCase {
         side_bias(random_row(random, gates_of(cell) * hidden, 0)),
         side_x(random_rows(random, side_rows, side_inputs)) {}
 
-  Outcome run(const KernelTable& table, bool fused, bool backward) const {
+  // What the step itself does besides: quantize its h, the product on the side.
+  struct Besides {
+    bool next, side, backward;
+  };
+  Outcome run(const KernelTable& table, const Besides& besides) const {
     const int gates = gates_of(cell), units = round_up(hidden, block_rows);
     const int packed_gates = weights.blocks() * block_rows,
               stride = round_up(std::max(side_inputs, hidden), 64);
@@ -75,7 +79,7 @@ struct FusedCase {
                               packed_gates,
                               0,
                               side_weights.blocks()};
-    const bool on_the_side = fused && table.side_products && cell != Cell::rnn;
+    const bool on_the_side = besides.side && table.side_products && cell != Cell::rnn;
     StepArgs args{.weights = weights.view(),
                   .rows = {bytes.data(), &quantization, nullptr, stride, 1},
                   .pre = packed_pre.data(),
@@ -89,14 +93,15 @@ struct FusedCase {
                   .panel_begin = 0,
                   .panel_end = weights.panels(),
                   .relu = relu,
-                  .backward = backward};
-    if (fused) args.next = {row.data(), next.data(), &outcome.quantization};
+                  .backward = besides.backward};
+    if (besides.next) args.next = {row.data(), next.data(), &outcome.quantization};
     if (on_the_side) args.side = &side;
     table.step(cell, Format::qint8)(args);
     if (!on_the_side)
       table.project(Format::qint8)({side_weights.view(), side_input, packed_bias.data(), outcome.side.data(),
                                     packed_gates, packed_gates, 0, side_weights.panels()});
-    if (!fused) table.quantize_rows({outcome.h.data(), 0, next.data(), 0, &outcome.quantization, 1, hidden});
+    if (!besides.next)
+      table.quantize_rows({outcome.h.data(), 0, next.data(), 0, &outcome.quantization, 1, hidden});
     outcome.state.assign(carried.data(), carried.data() + hidden);
     for (int k = 0; k < hidden; ++k)
       outcome.q.push_back(static_cast<std::uint8_t>(next[to_size(k)] - table.activation_offset));
@@ -131,10 +136,12 @@ TEST(FusedStep, ChangesNoBit) {
           SCOPED_TRACE(std::string(table->name) + ", cell " + std::to_string(static_cast<int>(cell)) +
                        ", hidden " + std::to_string(hidden) + ", side " + std::to_string(side_inputs));
           const FusedCase test(random, cell, relu, hidden, side_inputs);
-          const Outcome expected = test.run(scalar, false, false);
-          ASSERT_TRUE(same(expected, test.run(*table, true, false)));
-          ASSERT_TRUE(same(expected, test.run(*table, true, true))) << "backward";
-          ASSERT_TRUE(same(expected, test.run(*table, false, true))) << "apart, backward";
+          const Outcome expected = test.run(scalar, {});
+          for (int which = 0; which < 8; ++which) {
+            const FusedCase::Besides besides{(which & 1) != 0, (which & 2) != 0, (which & 4) != 0};
+            ASSERT_TRUE(same(expected, test.run(*table, besides)))
+                << "next " << besides.next << ", side " << besides.side << ", backward " << besides.backward;
+          }
           ++cases;
         }
       }

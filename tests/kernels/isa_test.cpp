@@ -166,6 +166,11 @@ void IsaTest::sweep_step(const StepKind& kind, Format format) {
   for (const int inputs : input_sizes)
     for (const int rows : {1, random_.integer(2, 17)})
       ASSERT_NO_FATAL_FAILURE(compare(rows, inputs, random_.integer(1, 70)));
+  // One row, with weights of less than 64 KiB and of more.
+  if (kind.cell != Cell::rnn && format == Format::qint8) {
+    for (const auto& [inputs, hidden] : {std::pair{512, 70}, {515, 70}, {160, 160}, {161, 161}, {129, 200}})
+      ASSERT_NO_FATAL_FAILURE(compare(1, inputs, hidden));
+  }
   for (int n = 0; kind.cell == Cell::rnn && n < 100; ++n)  // panels of 64 units: several, and the last short
     ASSERT_NO_FATAL_FAILURE(compare(random_.integer(1, 9), random_.integer(1, 40), random_.integer(65, 260)));
   report(step_name(kind, format));

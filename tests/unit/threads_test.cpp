@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <numeric>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -209,6 +210,43 @@ TEST_F(HostedThreads, LosingTeamsAreGivenUpForAWhile) {
     });
   EXPECT_EQ(alone, 100 - host_calls);
   EXPECT_GT(alone, 0);
+}
+
+TEST(Rests, GrowWhileTeamsLoseAndEndWhereOneGains) {
+  using namespace std::chrono_literals;
+  base::Rests rests;
+  base::Rests::Clock::time_point now{};
+  const auto rest_after = [&](base::Rests::Clock::duration lost) {
+    rests.after_team(now, lost);
+    auto rest = 0us;
+    while (rests.resting(now)) now += 100us, rest += 100us;
+    return rest;
+  };
+  EXPECT_EQ(rest_after(150us), 0us);
+  EXPECT_EQ(rest_after(150us), 600us) << "twice what both lost";
+  EXPECT_EQ(rest_after(1ms), 4ms);
+  EXPECT_EQ(rest_after(1ms), 8ms);
+  EXPECT_EQ(rest_after(-1us), 0us);
+  EXPECT_EQ(rest_after(1ms), 2ms);
+  for (int i = 0; i < 10; ++i) rest_after(1ms);
+  EXPECT_EQ(rest_after(1ms), 128ms);
+}
+
+TEST(Team, NoSliceIsLongerThanTheCallers) {
+  for (int size = 1; size <= 9; ++size)
+    for (int count = 0; count <= 40; ++count) {
+      std::vector<int> lengths(static_cast<std::size_t>(size));
+      std::atomic<int> members = 0;
+      base::all_paths = true;
+      base::run_team(size, [&](base::Team& team) {
+        const auto [begin, end] = team.slice(count);
+        lengths[static_cast<std::size_t>(team.rank())] = end - begin;
+        if (team.rank() == 0) members = team.size();
+      });
+      lengths.resize(static_cast<std::size_t>(members));
+      EXPECT_EQ(std::accumulate(lengths.begin(), lengths.end(), 0), count);
+      for (const int length : lengths) EXPECT_TRUE(length <= lengths[0] && length >= lengths[0] - 1);
+    }
 }
 
 TEST_F(HostedThreads, ATeamOfOneMayThrow) {
