@@ -6,6 +6,7 @@ NumPy in float there; here the same class runs it on fourfold.
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -121,10 +122,16 @@ def dictionary_words(path: Path, count: int) -> list[str]:
     """Words of CMUdict, shuffled, always alike."""
     if not path.exists():
         raise SystemExit(f"g2p: no such file: {path}; --dictionary names a cmudict.dict")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text in UTF-8"
+        raise SystemExit(f"g2p: {path}: {reason}; --dictionary names a cmudict.dict") from None
     words = [
         word for word in dict.fromkeys(line.split(" ")[0] for line in lines) if re.fullmatch("[a-z]+", word)
     ]
+    if not words:
+        raise SystemExit(f"g2p: {path} has no words of the letters a to z; --dictionary names a cmudict.dict")
     random.Random(0).shuffle(words)
     return words[:count]
 
@@ -184,8 +191,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if bool(arguments.words) == bool(arguments.measure):
         parser.error("give words, or --measure N")
-    if (arguments.measure or 1) < 1 or arguments.threads < 1 or not arguments.seconds > 0:
-        parser.error("--measure and --threads must be at least 1, --seconds above 0")
+    if (arguments.measure or 1) < 1 or not 1 <= arguments.threads <= 1024:
+        parser.error("--measure must be at least 1, --threads from 1 to 1024")
+    if not 0 < arguments.seconds < math.inf:
+        parser.error(f"--seconds must be above 0 and finite, got {arguments.seconds:g}")
     torch.set_num_threads(arguments.threads)
     if arguments.measure:
         found = measure(dictionary_words(arguments.dictionary, arguments.measure), arguments.seconds)

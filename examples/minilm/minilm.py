@@ -137,7 +137,11 @@ def read_sentences(path: Path, count: int) -> list[str]:
     """Sentences longer than 30 characters: of a treebank in CoNLL-U, or the lines of a text."""
     if not path.exists():
         raise SystemExit(f"minilm: no such file: {path}; give a text of a sentence a line: --text FILE")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text in UTF-8"
+        raise SystemExit(f"minilm: {path}: {reason}; give a text of a sentence a line: --text FILE") from None
     if path.suffix == ".conllu":
         lines = [line[len("# text =") :] for line in lines if line.startswith("# text =")]
     sentences = [line.strip() for line in lines if len(line.strip()) > 30]
@@ -341,7 +345,10 @@ def main() -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--text", type=Path, default=TREEBANK, help="sentences: CoNLL-U, or a text of one a line"
+        "--text",
+        type=Path,
+        default=TREEBANK,
+        help="sentences: CoNLL-U, or a text of one a line; those of up to 30 characters are left out",
     )
     parser.add_argument("--count", type=int, default=400, help="how many sentences (default: %(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
@@ -353,8 +360,10 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
-    if arguments.count < 2 or min(arguments.threads) < 1 or not arguments.seconds > 0:
-        parser.error("--count must be at least 2, --threads at least 1, --seconds above 0")
+    if arguments.count < 2 or not all(1 <= threads <= 1024 for threads in arguments.threads):
+        parser.error("--count must be at least 2, --threads from 1 to 1024")
+    if not 0 < arguments.seconds < math.inf:
+        parser.error(f"--seconds must be above 0 and finite, got {arguments.seconds:g}")
     torch.manual_seed(0)
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         sentences = read_sentences(arguments.text, arguments.count)

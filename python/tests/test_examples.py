@@ -41,6 +41,20 @@ def printed(script, *arguments):
     return done.stdout
 
 
+def refused(script, code, words, *arguments):
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+    assert done.returncode == code and re.search(words, done.stderr) and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def unreadable(tmp_path):
+    """A folder with what is no text."""
+    (tmp_path / "binary").write_bytes(b"\x80\xff")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "wordless").write_text("'tis T IH1 Z\n")
+    return tmp_path
+
+
 # ---- MiniLM ----
 
 MINILM = ROOT / "examples" / "minilm" / "minilm.py"
@@ -98,15 +112,22 @@ def test_minilm_prints_what_it_measured(minilm, tmp_path):
     assert sum(
         v for k, v in found["shares_percent"].items() if k not in ("threads", "batch")
     ) == pytest.approx(100)
-    assert "examples:" in printed(MINILM, "--help")
+    help_text = printed(MINILM, "--help")
+    assert "examples:" in help_text and "of up to 30 characters are left out" in " ".join(help_text.split())
 
 
-def test_minilm_says_what_is_missing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, MINILM, "--text", tmp_path / "none.txt"], capture_output=True, text=True
-    )
-    assert done.returncode == 1 and re.search("no such file: .*none.txt", done.stderr)
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "code, words, arguments",
+    [
+        (1, "no such file: .*none.txt", ["--text", "{}/none.txt"]),
+        (1, "binary: not a text in UTF-8; give a text", ["--text", "{}/binary"]),
+        (1, "folder: Is a directory; give a text", ["--text", "{}/folder"]),
+        (2, "--threads from 1 to 1024", ["--threads", "1", "99999999999"]),
+        (2, "--seconds must be above 0 and finite, got inf", ["--seconds", "inf"]),
+    ],
+)
+def test_minilm_says_what_is_wrong(unreadable, code, words, arguments):
+    refused(MINILM, code, words, *(argument.replace("{}", str(unreadable)) for argument in arguments))
 
 
 # ---- g2p_en ----
@@ -165,8 +186,12 @@ def test_g2p_prints_what_it_found(g2p, tmp_path):
         (2, "'naïve': a word must be of the letters a to z", ["naïve"]),
         (2, "give words, or --measure N", []),
         (1, "no such file: .*none.dict", ["--measure", "3", "--dictionary", "none.dict"]),
+        (1, "wordless has no words", ["--measure", "3", "--dictionary", "{}/wordless"]),
+        (1, "binary: not a text in UTF-8; --dict", ["--measure", "3", "--dictionary", "{}/binary"]),
+        (1, "folder: Is a directory; --dict", ["--measure", "3", "--dictionary", "{}/folder"]),
+        (2, "--threads from 1 to 1024", ["word", "--threads", "99999999999"]),
+        (2, "--seconds must be above 0 and finite, got inf", ["--measure", "3", "--seconds", "inf"]),
     ],
 )
-def test_g2p_says_what_is_wrong(g2p, code, words, arguments):
-    done = subprocess.run([sys.executable, G2P, *arguments], capture_output=True, text=True)
-    assert done.returncode == code and re.search(words, done.stderr) and "Traceback" not in done.stderr
+def test_g2p_says_what_is_wrong(g2p, unreadable, code, words, arguments):
+    refused(G2P, code, words, *(argument.replace("{}", str(unreadable)) for argument in arguments))
