@@ -9,6 +9,7 @@ if __name__ != "__main__":
 import argparse
 import importlib
 import importlib.util
+import math
 import os
 import pathlib
 import sys
@@ -125,8 +126,8 @@ def made(what: str, value: Any, is_made: bool) -> Any:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.threads is not None and not 1 <= arguments.threads <= 1024:
         raise BadUsage(f"--threads must be from 1 to 1024, got {arguments.threads}")
-    if not arguments.seconds > 0:
-        raise BadUsage(f"--seconds must be above 0, got {arguments.seconds:g}")
+    if not 0 < arguments.seconds < math.inf:
+        raise BadUsage(f"--seconds must be above 0 and finite, got {arguments.seconds:g}")
     if arguments.html:
         extra.require("--html")  # before, not after, minutes of work
         folder = os.path.dirname(os.path.abspath(arguments.html))

@@ -466,6 +466,7 @@ def test_help_has_examples():
         (2, "no module named 'hed'; did you mean 'head'", ["{}", "--leave", "hed"]),
         (2, "--threads must be from 1", ["{}", "--threads", "0"]),
         (2, "--seconds must be above 0", ["{}", "--seconds", "0"]),
+        (2, "--seconds must be above 0 and finite, got inf", ["{}", "--seconds", "inf"]),
         (2, "--html: no such folder: /no/such", ["{}", "--html", "/no/such/page.html"]),
         (2, "invalid choice: 'Conv'", ["{}", "--only", "Conv"]),
         (1, "KeyError: 'here'", ["{}:broken"]),
