@@ -88,7 +88,8 @@ def quantize_dynamic(
     if not isinstance(model, nn.Module):
         raise TypeError(f"quantize_dynamic: model must be a torch.nn.Module, got {type(model).__name__}")
     table = MAPPING if mapping is None else dict(mapping)
-    targets = find_targets(model, normalized_spec(qconfig_spec, dtype, table), table)
+    spec = normalized_spec(qconfig_spec, dtype, table)
+    targets = find_targets(model, spec, table)
     converted = {
         module: _convert(module, target, table[kind_of(module)], kept)
         for (module, target), kept in zip(targets.items(), _shared_with_others(model, targets))
@@ -96,7 +97,8 @@ def quantize_dynamic(
     _tie(converted)
     if not converted:
         warnings.warn(
-            f"quantize_dynamic: nothing of the model matched, nothing is quantized:\n{model}", stacklevel=2
+            f"quantize_dynamic: nothing of the model matched{left_out(spec)}, nothing is quantized:\n{model}",
+            stacklevel=2,
         )
     _report_attention(model, targets)
     result = replace_modules(model, converted) if inplace else replace_in_copy(model, converted)
@@ -137,6 +139,17 @@ def normalized_spec(spec: Spec, dtype: Any, table: Mapping[type[nn.Module], Any]
             raise ValueError(f"quantize_dynamic: torch.quint8 is for embeddings, not for {key.__name__}")
         normalized[key] = None if value is None else dtype_name(value)
     return normalized
+
+
+def names_of(keys: Iterable[Any]) -> str:
+    """The classes and dotted names of a spec, for messages."""
+    return ", ".join((key or "''") if isinstance(key, str) else key.__name__ for key in keys)
+
+
+def left_out(spec: dict[Any, str | None]) -> str:
+    """What a spec leaves alone, in brackets, for messages; empty where that is nothing."""
+    names = names_of(key for key, value in spec.items() if value is None)
+    return f" (left out: {names})" if names else ""
 
 
 def _is_quint8(dtype: Any) -> bool:

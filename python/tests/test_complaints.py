@@ -291,6 +291,8 @@ def test_a_misspelled_name_is_ignored(tagger):
 def test_a_spec_that_matches_nothing_is_silent():
     with pytest.warns(UserWarning, match="nothing of the model matched"):
         fourfold.quantize_dynamic(nn.Sequential(nn.ReLU()), {nn.LSTM})
+    with pytest.warns(UserWarning, match=r"nothing of the model matched \(left out: 0\), nothing"):
+        fourfold.quantize_dynamic(nn.Sequential(nn.Linear(2, 2)), {nn.Linear: torch.qint8, "0": None})
 
 
 def test_rnn_is_not_mapped():

@@ -34,6 +34,8 @@ from fourfold._quantize_dynamic import (
     Spec,
     find_targets,
     kind_of,
+    left_out,
+    names_of,
     normalized_spec,
     quantize_dynamic,
 )
@@ -126,13 +128,13 @@ class _Analysis:
         spec = normalized_spec(qconfig_spec, dtype, MAPPING)
         targets = find_targets(model, spec, MAPPING)
         if not targets:
-            wanted = ", ".join(key if isinstance(key, str) else key.__name__ for key in spec)
+            wanted = names_of(key for key, value in spec.items() if value is not None) or "no modules"
             there = ", ".join(
                 sorted({f"{type(m).__module__}.{type(m).__qualname__}" for m in model.modules()})
             )
             raise ValueError(
-                f"analyze: there is nothing to quantize: {wanted} are wanted, and the model has {there}; subclasses "
-                "stay as they are"
+                f"analyze: there is nothing to quantize: {wanted} are wanted{left_out(spec)}, and the model has "
+                f"{there}; subclasses stay as they are"
             )
         self.modules = {target.name: module for module, target in targets.items()}
         self.dtypes = {target.name: target.dtype for target in targets.values()}
