@@ -57,7 +57,8 @@ def from_torch_ao(model: nn.Module, inplace: bool = False) -> nn.Module:
                 raise type(error)(f"from_torch_ao: {name + ': ' if name else ''}{error}") from None
             clamped += count
     if clamped:
-        warnings.warn(f"from_torch_ao: {clamped} weights were -128 and are -127 now", stacklevel=2)
+        text = "1 weight was -128 and is" if clamped == 1 else f"{clamped} weights were -128 and are"
+        warnings.warn(f"from_torch_ao: {text} -127 now", stacklevel=2)
     if not converted:
         warnings.warn(
             f"from_torch_ao: the model has no layer of torch.ao's to convert:\n{model}", stacklevel=2

@@ -195,3 +195,19 @@ def test_g2p_prints_what_it_found(g2p, tmp_path):
 )
 def test_g2p_says_what_is_wrong(g2p, unreadable, code, words, arguments):
     refused(G2P, code, words, *(argument.replace("{}", str(unreadable)) for argument in arguments))
+
+
+# ---- Comparisons with PyTorch ----
+
+
+def test_compare_recipe_says_first_that_its_program_is_not_built(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "torch" / "compare_recipe.py", "--binary", tmp_path / "none"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert re.fullmatch(
+        "compare_recipe: .*none does not exist: `make release-test` builds it, or give --binary\n",
+        done.stderr,
+    )

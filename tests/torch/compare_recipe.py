@@ -156,6 +156,12 @@ def main():
     if missing_module is not None:
         print(f"compare_recipe: needs PyTorch 2.13, NumPy and safetensors: {missing_module}", file=sys.stderr)
         return 2
+    if not args.binary.exists():
+        print(
+            f"compare_recipe: {args.binary} does not exist: `make release-test` builds it, or give --binary",
+            file=sys.stderr,
+        )
+        return 2
 
     engine = torch.backends.quantized.engine
     if not args.json:
