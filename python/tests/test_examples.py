@@ -7,9 +7,10 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import MODELS, ROOT
 from torch import nn
 
 import fourfold
@@ -211,3 +212,17 @@ def test_compare_recipe_says_first_that_its_program_is_not_built(tmp_path):
         "compare_recipe: .*none does not exist: `make release-test` builds it, or give --binary\n",
         done.stderr,
     )
+
+
+# ---- The README ----
+
+
+def test_the_readmes_input_is_the_first_characters_one_hot(tmp_path):
+    if not (MODELS / "charrnn_shakespeare" / "vocab.json").exists():
+        pytest.skip(f"{MODELS} has no model: FOURFOLD_MODELS names the folder of the trained models")
+    blocks = re.findall("```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if "x.npy" in block)
+    environment = {**os.environ, "MODELS": str(MODELS)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    x = np.load(tmp_path / "x.npy")
+    assert x.shape == (100, 1, 65) and x.dtype == np.float32 and (x.sum(2) == 1).all()
