@@ -133,6 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
         folder = os.path.dirname(os.path.abspath(arguments.html))
         if not os.path.isdir(folder):
             raise BadUsage(f"--html: no such folder: {folder}")
+        if os.path.isdir(arguments.html):
+            raise BadUsage(f"--html: a folder, not a file: {arguments.html}")
     import torch
     from torch import nn
 

@@ -208,6 +208,20 @@ def test_the_page_goes_where_a_link_points_with_the_permissions_of_what_is_there
     assert os.listdir(target.parent) == ["report.html"]
 
 
+def test_a_page_that_cannot_be_written_is_named_as_it_was_asked_for(tmp_path):
+    report = fourfold.analyze(nn.Linear(4, 4), torch.randn(5, 4), **QUICK)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for error, path in (
+        (FileNotFoundError, tmp_path / "none" / "page.html"),
+        (NotADirectoryError, tmp_path / "file" / "page.html"),
+        (IsADirectoryError, tmp_path / "folder"),
+    ):
+        with pytest.raises(error, match=f"{re.escape(repr(str(path)))}$"):
+            report.save_html(path)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
 # ---- What models take and give ----
 
 
@@ -475,6 +489,7 @@ def test_help_has_examples():
         (2, "--seconds must be above 0", ["{}", "--seconds", "0"]),
         (2, "--seconds must be above 0 and finite, got inf", ["{}", "--seconds", "inf"]),
         (2, "--html: no such folder: /no/such", ["{}", "--html", "/no/such/page.html"]),
+        (2, "--html: a folder, not a file: /", ["{}", "--html", "/"]),
         (2, "invalid choice: 'Conv'", ["{}", "--only", "Conv"]),
         (1, "KeyError: 'here'", ["{}:broken"]),
         (1, "metric must return a finite number, got str 'good'", ["{}", "--metric", "{}:words"]),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-import pathlib
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -208,19 +208,22 @@ class Report:
         return page.render(self)
 
     def save_html(self, path: Union[str, os.PathLike[str]]) -> None:  # noqa: UP007
-        """Writes to_html() to a file: under a temporary name, then renamed."""
+        """Writes to_html() to a file: under a temporary name, then renamed. Raises OSError where it cannot."""
         content = self.to_html()
-        path = os.path.realpath(path)  # the file that a symbolic link stands for
-        folder, name = os.path.split(path)
+        target = os.path.realpath(path)  # the file that a symbolic link stands for
+        folder, name = os.path.split(target)
         temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
         try:
             with open(temporary, "x", encoding="utf-8") as file:
                 file.write(content)
-            if os.path.exists(path):
-                shutil.copymode(path, temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+            if os.path.exists(target):
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            if isinstance(error, OSError):  # of the name that the caller knows
+                raise OSError(error.errno, error.strerror, os.fspath(path)) from None
             raise
 
 
