@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <ranges>
 #include <string_view>
 
 #include "base/file.h"
@@ -15,8 +16,9 @@ namespace fourfold::formats {
 namespace {
 
 constexpr Format all_formats[] = {
-    {"safetensors", ".safetensors", probe_safetensors, list_safetensors, read_safetensors, write_safetensors},
-    {"npy", ".npy", probe_npy, list_npy, read_npy_file, write_npy_file},
+    {"safetensors", ".safetensors", true, probe_safetensors, list_safetensors, read_safetensors,
+     write_safetensors},
+    {"npy", ".npy", false, probe_npy, list_npy, read_npy_file, write_npy_file},
 };
 
 const Format* format_by_extension(const std::filesystem::path& path) {
@@ -27,9 +29,9 @@ const Format* format_by_extension(const std::filesystem::path& path) {
 }
 
 // ".safetensors, .npy", for messages.
-std::string known_extensions() {
+std::string extensions_of(auto&& formats) {
   std::string text;
-  for (const Format& format : all_formats) text.append(text.empty() ? "" : ", ").append(format.extension);
+  for (const Format& format : formats) text.append(text.empty() ? "" : ", ").append(format.extension);
   return text;
 }
 
@@ -57,7 +59,7 @@ const Format& format_of_file(const std::filesystem::path& path) {
   // A damaged file: the reader of its kind can say what is wrong with it.
   if (const Format* format = format_by_extension(path)) return *format;
   throw Error(path.string() + ": neither its first bytes nor its extension are of a known format (" +
-              known_extensions() + ")");
+              extensions_of(all_formats) + ")");
 }
 
 }  // namespace
@@ -72,7 +74,7 @@ void write(const std::filesystem::path& path, const TensorFile& file) {
   const Format* format = format_by_extension(path);
   if (format == nullptr)
     throw InvalidArgument(path.string() + ": its extension must name a format to write (" +
-                          known_extensions() + ")");
+                          extensions_of(all_formats | std::views::filter(&Format::holds_any)) + ")");
   format->write(path, file);
 }
 

@@ -38,6 +38,7 @@ struct Listing {
 struct Format {
   std::string_view name;
   std::string_view extension;  // with its dot
+  bool holds_any;              // number of tensors, with names and metadata; otherwise one tensor alone
 
   // Whether a file of `file_bytes` that starts so looks like this format. `first_bytes` are 16, fewer where
   // the file is shorter.

@@ -371,7 +371,7 @@ class Models(Test):
             ("linear 'em' fits no module with a matrix", *quantize, "--linear", "em"),
             ("did you mean 'emb'?", *quantize, "--embedding", "embb"),
             ("no layer of the model matches", *quantize, "--only", "norm"),
-            ("extension must name a format", *quantize[:3], self.folder / "model.zip"),
+            ("extension must name a format to write (.safetensors)\n", *quantize[:3], self.folder / "model.zip"),
         ):
             self.refused(BAD_USAGE, message, *arguments)
             self.assertFalse(self.output.exists(), arguments)

@@ -191,9 +191,8 @@ struct Flat {
 TEST(Files, ThatCannotBeWritten) {
   const Folder folder;
   const Tagger tagger;
-  EXPECT_EQ(
-      message_of<InvalidArgument>([&] { save(tagger, folder / "model.zip"); }),
-      (folder / "model.zip").string() + ": its extension must name a format to write (.safetensors, .npy)");
+  EXPECT_EQ(message_of<InvalidArgument>([&] { save(tagger, folder / "model.zip"); }),
+            (folder / "model.zip").string() + ": its extension must name a format to write (.safetensors)");
   const auto refused = [&](const char* first, const char* second) {
     return message_of<InvalidArgument>(
         [&] { save(Flat{.first = first, .second = second}, folder / "a.safetensors"); });
