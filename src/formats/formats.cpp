@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <ranges>
 #include <string_view>
 
 #include "base/file.h"
@@ -28,10 +27,11 @@ const Format* format_by_extension(const std::filesystem::path& path) {
   return nullptr;
 }
 
-// ".safetensors, .npy", for messages.
-std::string extensions_of(auto&& formats) {
+// ".safetensors, .npy", or of those formats alone that hold any tensors, for messages.
+std::string known_extensions(bool for_any = false) {
   std::string text;
-  for (const Format& format : formats) text.append(text.empty() ? "" : ", ").append(format.extension);
+  for (const Format& format : all_formats)
+    if (format.holds_any || !for_any) text.append(text.empty() ? "" : ", ").append(format.extension);
   return text;
 }
 
@@ -59,7 +59,7 @@ const Format& format_of_file(const std::filesystem::path& path) {
   // A damaged file: the reader of its kind can say what is wrong with it.
   if (const Format* format = format_by_extension(path)) return *format;
   throw Error(path.string() + ": neither its first bytes nor its extension are of a known format (" +
-              extensions_of(all_formats) + ")");
+              known_extensions() + ")");
 }
 
 }  // namespace
@@ -74,7 +74,7 @@ void write(const std::filesystem::path& path, const TensorFile& file) {
   const Format* format = format_by_extension(path);
   if (format == nullptr)
     throw InvalidArgument(path.string() + ": its extension must name a format to write (" +
-                          extensions_of(all_formats | std::views::filter(&Format::holds_any)) + ")");
+                          known_extensions(true) + ")");
   format->write(path, file);
 }
 
