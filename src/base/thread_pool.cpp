@@ -55,6 +55,10 @@ Clock::duration wait_until(const std::atomic<T>& value, int spins, const Done& d
 }  // namespace
 
 void Rests::after_team(Clock::time_point end, Clock::duration lost) {
+  if (waking_) {
+    waking_ = false;
+    return;
+  }
   lost_ += lost;
   if (lost_ <= Clock::duration{}) {
     lost_ = {};
@@ -63,6 +67,7 @@ void Rests::after_team(Clock::time_point end, Clock::duration lost) {
     until_ = end + rest_ * lost_;
     rest_ = std::min(2 * rest_, longest_rest);
     lost_ = {};
+    waking_ = true;
   }
 }
 

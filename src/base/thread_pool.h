@@ -54,7 +54,8 @@ class Team {
 
 // When callers work alone. Where teams have lately taken longer than their callers alone would have, the
 // cores are not there: other processes have them, or they wake slowly after a pause. Callers work alone for
-// the next while, a few times as long as was lost, and for twice as long where teams then lose again.
+// the next while, a few times as long as was lost, and for twice as long where teams then lose again. The
+// first team after that wakes threads that slept meanwhile, and is not judged.
 class Rests {
  public:
   using Clock = std::chrono::steady_clock;
@@ -68,6 +69,7 @@ class Rests {
  private:
   Clock::duration lost_{};
   int rest_ = first_rest;
+  bool waking_ = false;
   Clock::time_point until_ = Clock::time_point::min();
 };
 

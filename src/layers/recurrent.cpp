@@ -20,7 +20,7 @@ using kernels::Rows;
 // A barrier costs some tenths of a microsecond a step, and threads that sleep some tens to wake, once a call:
 // below these many multiplications in a step and in a call one thread is faster, or nearly as fast and a
 // better neighbour.
-constexpr std::int64_t work_for_a_team_a_step = 1 << 16, work_for_a_team = 1 << 24;
+constexpr std::int64_t work_for_a_team_a_step = 1 << 17, work_for_a_team = 1 << 24;
 
 // The input's part of the gates is computed for a few steps ahead at a time: enough rows for the product to
 // run at full speed, few enough to be in cache when the recurrence reads them.

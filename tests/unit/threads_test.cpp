@@ -224,11 +224,14 @@ TEST(Rests, GrowWhileTeamsLoseAndEndWhereOneGains) {
   };
   EXPECT_EQ(rest_after(150us), 0us);
   EXPECT_EQ(rest_after(150us), 600us) << "twice what both lost";
+  EXPECT_EQ(rest_after(1ms), 0us) << "threads wake";
   EXPECT_EQ(rest_after(1ms), 4ms);
+  EXPECT_EQ(rest_after(1ms), 0us);
   EXPECT_EQ(rest_after(1ms), 8ms);
+  EXPECT_EQ(rest_after(1ms), 0us);
   EXPECT_EQ(rest_after(-1us), 0us);
   EXPECT_EQ(rest_after(1ms), 2ms);
-  for (int i = 0; i < 10; ++i) rest_after(1ms);
+  for (int i = 0; i < 21; ++i) rest_after(1ms);
   EXPECT_EQ(rest_after(1ms), 128ms);
 }
 
