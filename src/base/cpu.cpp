@@ -65,7 +65,8 @@ bool is_zen4() {
   std::memcpy(vendor + 8, &zero.ecx, 4);
   const std::uint32_t signature = cpuid(1).eax;
   const std::uint32_t family = ((signature >> 8) & 0xf) + ((signature >> 20) & 0xff);
-  return std::memcmp(vendor, "AuthenticAMD", 12) == 0 && family == 0x19 && (detect() & cpu_avx512f) != 0;
+  return std::memcmp(vendor, "AuthenticAMD", 12) == 0 && family == 0x19 &&
+         (cpu_features() & cpu_avx512f) != 0;
 }
 
 std::string brand() {

@@ -35,6 +35,19 @@ class Threads : public SettingsTest {
 
   bool is_right() const { return static_cast<bool>(same_bits(expected_, lstm_(input_))); }
 
+  void expect_two_callers_are_right() const {
+    std::atomic<bool> stop = false;
+    std::atomic<int> wrong = 0;
+    std::thread other([&] {
+      while (!stop)
+        if (!is_right()) ++wrong;
+    });
+    for (int i = 0; i < 100; ++i) EXPECT_TRUE(is_right());
+    stop = true;
+    other.join();
+    EXPECT_EQ(wrong, 0);
+  }
+
   // What becomes of a child that runs `body` and then ends as a program does. A child that hangs is killed.
   template <class Body>
   static void expect_child_is_right(const Body& body) {
@@ -90,16 +103,7 @@ TEST_F(Threads, FewerAgain) {
 
 TEST_F(Threads, PoolIsBusy) {
   set_num_threads(2);
-  std::atomic<bool> stop = false;
-  std::atomic<int> wrong = 0;
-  std::thread other([&] {
-    while (!stop)
-      if (!is_right()) ++wrong;
-  });
-  for (int i = 0; i < 100; ++i) EXPECT_TRUE(is_right());
-  stop = true;
-  other.join();
-  EXPECT_EQ(wrong, 0);
+  expect_two_callers_are_right();
 }
 
 // A caller's own threads come and go; the pool's stay.
@@ -174,16 +178,7 @@ TEST_F(HostedThreads, AsManyAsTheHostHas) {
 TEST_F(HostedThreads, OneTeamAtATime) {
   set_num_threads(2);
   host_size = 2;
-  std::atomic<bool> stop = false;
-  std::atomic<int> wrong = 0;
-  std::thread other([&] {
-    while (!stop)
-      if (!is_right()) ++wrong;
-  });
-  for (int i = 0; i < 100; ++i) EXPECT_TRUE(is_right());
-  stop = true;
-  other.join();
-  EXPECT_EQ(wrong, 0);
+  expect_two_callers_are_right();
   base::run_team(2, [&](base::Team& outer) {
     if (outer.rank() > 0) return;
     const int calls = host_calls;
