@@ -241,13 +241,10 @@ std::atomic<int>& thread_setting() {
 
 }  // namespace
 
-void run_alone(void (*body)(void*, Team&), void* context) {
-  Team team(0, 1, nullptr);
-  body(context, team);
-}
-
 void run_team(int threads, void (*body)(void*, Team&), void* context) {
-  if (threads <= 1 || !pool().try_run(threads, body, context, team_host.load())) run_alone(body, context);
+  if (threads > 1 && pool().try_run(threads, body, context, team_host.load())) return;
+  Team alone = Team::of_one();
+  body(context, alone);
 }
 
 void set_team_host(TeamHost host) {

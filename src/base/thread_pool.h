@@ -20,6 +20,8 @@ struct alignas(64) Arrivals {
 // What each member of a running team sees.
 class Team {
  public:
+  static Team of_one() { return {0, 1, nullptr}; }
+
   int rank() const { return rank_; }  // 0 is the calling thread
   int size() const { return size_; }
 
@@ -30,13 +32,15 @@ class Team {
 
   // The slice [begin, end) of `count` things that is this member's; the slices differ by at most one. No
   // other is longer than the caller's, which begins first.
+  template <class Count>
   struct Slice {
-    int begin, end;
+    Count begin, end;
   };
-  Slice slice(int count) const {
+  template <class Count>
+  Slice<Count> slice(Count count) const {
     if (size_ == 1) return {0, count};
     const auto cut = [&](int rank) {
-      return static_cast<int>((static_cast<long long>(count) * rank + size_ - 1) / size_);
+      return static_cast<Count>((static_cast<std::int64_t>(count) * rank + size_ - 1) / size_);
     };
     return {cut(rank_), cut(rank_ + 1)};
   }
@@ -44,7 +48,6 @@ class Team {
  private:
   void wait_for_all();
   friend class ThreadPool;
-  friend void run_alone(void (*)(void*, Team&), void*);
   Team(int rank, int size, Arrivals* arrivals) : rank_(rank), size_(size), arrivals_(arrivals) {}
   int rank_, size_;
   Arrivals* arrivals_;  // [size]

@@ -13,7 +13,12 @@ namespace {
 constexpr std::int64_t work_for_a_team = 1 << 21;
 
 // Rows are quantized and multiplied in chunks, so that scratch stays small and in cache.
-constexpr std::int64_t chunk_rows = 256;
+constexpr std::int64_t longest_chunk = 256;
+
+// From so many rows for each thread on, each takes rows of its own: it waits for no other, and its caches
+// hold what PyTorch's operations have left there, since they divide rows in the same way. With fewer, all
+// take part in each row, and each takes panels of the weights, which are then read once.
+constexpr std::int64_t rows_of_its_own = 64;
 
 }  // namespace
 
@@ -22,16 +27,22 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
   const kernels::MatrixView matrix = weights.weight.view();
   const int in_features = weights.weight.inputs, out_features = weights.weight.rows;
   const bool quantized = matrix.format == kernels::Format::qint8;
-  thread_local QuantizedRows scratch;
-  if (quantized && given == nullptr)
-    scratch.reserve(static_cast<std::size_t>(std::min(rows, chunk_rows)), in_features);
-  QuantizedRows& q = scratch;  // the caller's, also inside the team
+  int threads = base::worth_a_team(rows * in_features * out_features, work_for_a_team) ? num_threads() : 1;
+  const bool by_rows = rows >= threads * rows_of_its_own;
+  if (!by_rows) threads = std::min(threads, weights.weight.panels());
 
-  const bool together = base::worth_a_team(rows * in_features * out_features, work_for_a_team);
-  base::run_team(together ? std::min(num_threads(), weights.weight.panels()) : 1, [&](base::Team& team) {
-    const base::Team::Slice panels = team.slice(weights.weight.panels());
-    for (std::int64_t first = 0; first < rows; first += chunk_rows) {
-      const int count = static_cast<int>(std::min(chunk_rows, rows - first));
+  const std::int64_t chunk_rows = std::min(longest_chunk, by_rows ? (rows + threads - 1) / threads : rows);
+  thread_local QuantizedRows scratch;
+  QuantizedRows& q = scratch;  // the caller's, also inside the team
+  if (quantized && given == nullptr)
+    q.reserve(static_cast<std::size_t>(by_rows ? threads * chunk_rows : chunk_rows), in_features);
+
+  // Rows [begin, end) by all of `team`, with scratch from row `scratch_row` on.
+  const auto forward = [&](base::Team& team, std::int64_t begin, std::int64_t end,
+                           std::ptrdiff_t scratch_row) {
+    const base::Team::Slice<int> panels = team.slice(weights.weight.panels());
+    for (std::int64_t first = begin; first < end; first += chunk_rows) {
+      const int count = static_cast<int>(std::min(chunk_rows, end - first));
       const float* x_chunk = x + first * in_features;
       kernels::ProjectArgs args{.weights = matrix,
                                 .rows = {},
@@ -46,16 +57,17 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
                      count};
         weights.kernels->project(matrix.format)(args);
       } else if (quantized) {
-        const base::Team::Slice mine = team.slice(count);
+        const base::Team::Slice<int> mine = team.slice(count);
+        args.rows = {q.q.data() + scratch_row * q.stride, q.quantization.data() + scratch_row, nullptr,
+                     q.stride, count};
         weights.kernels->quantize_rows({.x = x_chunk + std::ptrdiff_t{mine.begin} * in_features,
                                         .x_stride = in_features,
-                                        .q = q.q.data() + mine.begin * q.stride,
+                                        .q = q.q.data() + (scratch_row + mine.begin) * q.stride,
                                         .q_stride = q.stride,
-                                        .quantization = q.quantization.data() + mine.begin,
+                                        .quantization = q.quantization.data() + scratch_row + mine.begin,
                                         .rows = mine.end - mine.begin,
                                         .inputs = in_features});
         team.barrier();
-        args.rows = {q.q.data(), q.quantization.data(), nullptr, q.stride, count};
         weights.kernels->project(matrix.format)(args);
         team.barrier();  // before the next chunk overwrites the rows
       } else {
@@ -63,6 +75,12 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
         weights.kernels->project(matrix.format)(args);
       }
     }
+  };
+  base::run_team(threads, [&](base::Team& team) {
+    if (!by_rows) return forward(team, 0, rows, 0);
+    const base::Team::Slice<std::int64_t> mine = team.slice(rows);
+    base::Team alone = base::Team::of_one();
+    forward(alone, mine.begin, mine.end, team.rank() * chunk_rows);
   });
 }
 

@@ -65,7 +65,7 @@ struct Layout {
 };
 
 void quantize_slice(const KernelTable& kernels, const float* x, std::ptrdiff_t spacing, int inputs,
-                    Team::Slice mine, QuantizedRows& q, std::ptrdiff_t first) {
+                    Team::Slice<int> mine, QuantizedRows& q, std::ptrdiff_t first) {
   kernels.quantize_rows({.x = x + mine.begin * spacing,
                          .x_stride = spacing,
                          .q = q.q.data() + (first + mine.begin) * q.stride,
@@ -182,7 +182,7 @@ struct Pass {
     return rows;
   }
 
-  void project_input(const Group& group, Team::Slice panels) const {
+  void project_input(const Group& group, Team::Slice<int> panels) const {
     weights.kernels->project(direction.ih.format)({.weights = direction.ih.view(),
                                                    .rows = input_rows(group),
                                                    .bias = direction.bias.data(),
@@ -195,7 +195,7 @@ struct Pass {
 
   // The part of the next group's product that belongs to step `i` of a group: of a member's blocks, an equal
   // share.
-  kernels::SideProduct side_product(const Group& next, int i, Team::Slice panels,
+  kernels::SideProduct side_product(const Group& next, int i, Team::Slice<int> panels,
                                     const std::uint8_t* q) const {
     const int gates = direction.ih.gates, begin = panels.begin * gates,
               blocks = (panels.end - panels.begin) * gates;
@@ -219,7 +219,7 @@ struct Pass {
       team.barrier();
       rows = {q.q.data(), q.quantization.data(), nullptr, q.stride, count};
     }
-    const Team::Slice panels = team.slice(direction.hr.panels());
+    const Team::Slice<int> panels = team.slice(direction.hr.panels());
     weights.kernels->project(direction.hr.format)({.weights = direction.hr.view(),
                                                    .rows = rows,
                                                    .bias = scratch.zeros.data(),
@@ -233,7 +233,7 @@ struct Pass {
 
   void run(Team& team) const {
     // A member computes the gates of its own panels only, from its own part of `pre`.
-    const Team::Slice panels = team.slice(direction.hh.panels());
+    const Team::Slice<int> panels = team.slice(direction.hh.panels());
     const bool projected = weights.proj_size > 0;
     std::uint8_t* interleaved = scratch.members[to_size(team.rank())].side.data();
     // With lengths, a step may have no row at all.
@@ -438,7 +438,7 @@ struct Forward {
         const bool quantize_input = quantize && d == 0;
         base::run_team(threads, [&](Team& team) {
           if (quantize_input) {
-            const Team::Slice mine = team.slice(rows);
+            const Team::Slice<int> mine = team.slice(rows);
             from.for_runs(
                 mine.begin, mine.end, [&](int first, std::ptrdiff_t at, std::ptrdiff_t spacing, int count) {
                   quantize_slice(*weights.kernels, x + at, spacing, inputs, {0, count}, scratch.input, first);
