@@ -1,6 +1,8 @@
 # add_isa(name flags...): src/kernels/<name>.cpp is compiled with flags of its own, and its table joins the list
 # kernels/isas.inc, in the order of the calls.
-set_property(GLOBAL PROPERTY fourfold_isas "")
+# Generated, so that it is written anew only where it changes.
+file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/generated/kernels/isas.inc
+     CONTENT "$<JOIN:$<TARGET_PROPERTY:fourfold,fourfold_isas>,\n>\n")
 
 function(add_isa name)
   set(source src/kernels/${name}.cpp)
@@ -16,8 +18,6 @@ function(add_isa name)
   endif()
   set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
 
-  set_property(GLOBAL APPEND_STRING PROPERTY fourfold_isas "FOURFOLD_ISA(${name})\n")
-  get_property(list GLOBAL PROPERTY fourfold_isas)
-  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/kernels/isas.inc CONTENT "${list}" @ONLY)
+  set_property(TARGET fourfold APPEND PROPERTY fourfold_isas "FOURFOLD_ISA(${name})")
   target_include_directories(fourfold PRIVATE ${CMAKE_BINARY_DIR}/generated)
 endfunction()

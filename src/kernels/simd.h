@@ -241,7 +241,7 @@ struct SimdKernels {
   // Sums of one row with `panels` panels of `gates` blocks, and, while these weights stream in, of side_rows
   // rows with one block.
   template <int panels, int gates>
-  static void sum_with_side(I (*sums)[1][gates], const std::uint8_t* q, const std::int8_t* w, int groups,
+  static void sums_of_row(I (*sums)[1][gates], const std::uint8_t* q, const std::int8_t* w, int groups,
                             I (&side)[side_rows], const std::uint8_t* x, const std::int8_t* side_w,
                             int side_groups) {
     constexpr std::ptrdiff_t line = block_rows * input_group;
@@ -299,7 +299,7 @@ struct SimdKernels {
       const std::ptrdiff_t side_panel = block / gates;
       const std::int8_t* side_w = static_cast<const std::int8_t*>(side.weights.weights) +
                                   (side_panel * side_groups * gates + block % gates) * line;
-      sum_with_side<panels, gates>(
+      sums_of_row<panels, gates>(
           sums, a.rows.q,
           static_cast<const std::int8_t*>(w.weights) + std::ptrdiff_t{panel} * groups * gates * line,
           panels > 0 ? groups : 0, side_sums, side.q, side_w, has_side ? side_groups : 0);
