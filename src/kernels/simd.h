@@ -242,8 +242,8 @@ struct SimdKernels {
   // rows with one block.
   template <int panels, int gates>
   static void sums_of_row(I (*sums)[1][gates], const std::uint8_t* q, const std::int8_t* w, int groups,
-                            I (&side)[side_rows], const std::uint8_t* x, const std::int8_t* side_w,
-                            int side_groups) {
+                          I (&side)[side_rows], const std::uint8_t* x, const std::int8_t* side_w,
+                          int side_groups) {
     constexpr std::ptrdiff_t line = block_rows * input_group;
     const std::ptrdiff_t panel_bytes = groups * gates * line;
     const auto own = [&](int g) __attribute__((always_inline)) {
