@@ -47,11 +47,14 @@ class Attention(nn.Module):
     """
 
     def forward(self, q, k, v, mask):
-        if mask is not None or torch.onnx.is_in_onnx_export():
+        if torch.onnx.is_in_onnx_export():
             return F.scaled_dot_product_attention(q, k, v, mask)
-        attended = torch.empty_like(q)
-        for one, one_q, one_k, one_v in zip(attended, q * q.shape[-1] ** -0.5, k, v):
-            one.copy_(torch.bmm(torch.bmm(one_q, one_k.mT).softmax(-1), one_v))
+        attended, q = torch.empty_like(q), q * q.shape[-1] ** -0.5
+        for i in range(len(q)):
+            scores = torch.bmm(q[i], k[i].mT)
+            if mask is not None:
+                scores.masked_fill_(~mask[i], -math.inf)
+            attended[i] = torch.bmm(scores.softmax(-1), v[i])
         return attended
 
 
