@@ -611,9 +611,12 @@ def test_the_page_in_a_browser(page, tmp_path, width, dark):
         "--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=4000",
         f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={tmp_path / 'profile'}",
     ]  # fmt: skip
+    # Without the sanitizers that `make python-sanitize` loads before all else.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     shown = subprocess.run(
-        [browser, *options, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120
-    )
+        [browser, *options, "--dump-dom", frame.as_uri()],
+        capture_output=True, text=True, timeout=120, env=environment,
+    )  # fmt: skip
     assert "CONSOLE" not in shown.stderr, shown.stderr
     seen = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", shown.stdout, re.DOTALL)[1]))
     assert seen["width"] == width and seen["scroll"] == width and not seen["wide"], seen
@@ -624,6 +627,6 @@ def test_the_page_in_a_browser(page, tmp_path, width, dark):
     picture = tmp_path / "page.png"
     subprocess.run(
         [browser, *options, f"--window-size={max(width, 500)},1600", f"--screenshot={picture}", frame.as_uri()],
-        check=True, capture_output=True, timeout=120,
+        check=True, capture_output=True, timeout=120, env=environment,
     )  # fmt: skip
     assert picture.stat().st_size > 20_000
