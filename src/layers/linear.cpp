@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/all_paths.h"
 #include "base/thread_pool.h"
 #include "fourfold/threads.h"
 #include "layers/scratch.h"
@@ -9,16 +10,25 @@
 namespace fourfold::layers {
 namespace {
 
-// A team costs some microseconds to start and to end: below this many multiplications it does not pay.
-constexpr std::int64_t work_for_a_team = 1 << 21;
+// A thread costs some microseconds to start and to end: with fewer multiplications it does not pay.
+constexpr std::int64_t work_for_a_thread = 1 << 20;
 
 // Rows are quantized and multiplied in chunks, so that scratch stays small and in cache.
 constexpr std::int64_t longest_chunk = 256;
 
-// From so many rows for each thread on, each takes rows of its own: it waits for no other, and its caches
-// hold what PyTorch's operations have left there, since they divide rows in the same way. With fewer, all
-// take part in each row, and each takes panels of the weights, which are then read once.
-constexpr std::int64_t rows_of_its_own = 64;
+// Each thread takes rows of its own where it has this many: it waits for no other. Fewer are shared, and each
+// thread takes panels, so that together they read the weights once. With 16 rows a thread multiplies longer
+// than weights take to arrive from its own cache; what does not fit there comes from where others fetch too.
+constexpr std::size_t cached_bytes = 1 << 20;
+std::int64_t rows_of_its_own(const kernels::PackedMatrix& weight) {
+  return weight.weights.size() <= cached_bytes ? 16 : 64;
+}
+
+// Chunks of `rows`, equal but for the last, which may be shorter.
+std::int64_t chunk_of(std::int64_t rows) {
+  const std::int64_t chunks = std::max<std::int64_t>((rows + longest_chunk - 1) / longest_chunk, 1);
+  return (rows + chunks - 1) / chunks;
+}
 
 }  // namespace
 
@@ -27,11 +37,14 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
   const kernels::MatrixView matrix = weights.weight.view();
   const int in_features = weights.weight.inputs, out_features = weights.weight.rows;
   const bool quantized = matrix.format == kernels::Format::qint8;
-  int threads = base::worth_a_team(rows * in_features * out_features, work_for_a_team) ? num_threads() : 1;
-  const bool by_rows = rows >= threads * rows_of_its_own;
+  int threads = num_threads();
+  if (!base::all_paths)
+    threads = static_cast<int>(
+        std::clamp<std::int64_t>(rows * in_features * out_features / work_for_a_thread, 1, threads));
+  const bool by_rows = rows >= threads * rows_of_its_own(weights.weight);
   if (!by_rows) threads = std::min(threads, weights.weight.panels());
 
-  const std::int64_t chunk_rows = std::min(longest_chunk, by_rows ? (rows + threads - 1) / threads : rows);
+  const std::int64_t chunk_rows = chunk_of(by_rows ? (rows + threads - 1) / threads : rows);
   thread_local QuantizedRows scratch;
   QuantizedRows& q = scratch;  // the caller's, also inside the team
   if (quantized && given == nullptr)
@@ -43,7 +56,6 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
     const base::Team::Slice<int> panels = team.slice(weights.weight.panels());
     for (std::int64_t first = begin; first < end; first += chunk_rows) {
       const int count = static_cast<int>(std::min(chunk_rows, end - first));
-      const float* x_chunk = x + first * in_features;
       kernels::ProjectArgs args{.weights = matrix,
                                 .rows = {},
                                 .bias = weights.bias.data(),
@@ -60,7 +72,7 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
         const base::Team::Slice<int> mine = team.slice(count);
         args.rows = {q.q.data() + scratch_row * q.stride, q.quantization.data() + scratch_row, nullptr,
                      q.stride, count};
-        weights.kernels->quantize_rows({.x = x_chunk + std::ptrdiff_t{mine.begin} * in_features,
+        weights.kernels->quantize_rows({.x = x + (first + mine.begin) * in_features,
                                         .x_stride = in_features,
                                         .q = q.q.data() + (scratch_row + mine.begin) * q.stride,
                                         .q_stride = q.stride,
@@ -71,7 +83,7 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
         weights.kernels->project(matrix.format)(args);
         team.barrier();  // before the next chunk overwrites the rows
       } else {
-        args.rows = {nullptr, nullptr, x_chunk, in_features, count};
+        args.rows = {nullptr, nullptr, x + first * in_features, in_features, count};
         weights.kernels->project(matrix.format)(args);
       }
     }

@@ -16,9 +16,9 @@ struct LinearWeights {
 };
 
 // x: [rows, in_features], y: [rows, out_features], contiguous; they may not overlap. Uses up to num_threads()
-// threads. Floating-point settings are the caller's business (base::FloatEnvironment). Where `quantized` is
+// threads. Floating-point settings are the caller's business (base::FloatEnvironment). Where `given` is
 // not null, it holds the rows of x as this table's int8, and x is not read; qint8 weights only.
 void linear_forward(const LinearWeights& weights, const float* x, std::int64_t rows, float* y,
-                    const kernels::Rows* quantized = nullptr);
+                    const kernels::Rows* given = nullptr);
 
 }  // namespace fourfold::layers

@@ -65,26 +65,27 @@ TEST_F(BitEquality, ForEveryNumberOfThreads) {
 }
 
 // Few rows are shared by the threads, of many each thread has its own: around the numbers where that changes,
-// and where rows do not divide. The second layer takes the rows that the first has quantized for itself.
+// with chunks that are not whole, and for twenty threads with two chunks of shared rows. In int8 the second
+// layer takes the rows that the first has quantized for itself.
 TEST_F(BitEquality, RowsOfALinearForEveryNumberOfThreads) {
-  Random random;
   for (const std::string& isa : supported_isas())
     for (const DType dtype : {DType::float32, DType::float16, DType::qint8}) {
       set_isa(isa);
+      Linear wide({.in_features = 40, .out_features = 390}), linear({.in_features = 20, .out_features = 40});
       Lstm lstm({.input_size = 5, .hidden_size = 20});
-      Linear linear({.in_features = 20, .out_features = 40});
       if (dtype != DType::float32) {
-        lstm.quantize(dtype);
+        wide.quantize(dtype);
         linear.quantize(dtype);
+        lstm.quantize(dtype);
       }
       const Sequential both(lstm, linear);
-      for (const std::int64_t rows : {127, 128, 129, 191, 192, 193, 515, 1031}) {
-        const Tensor x = randn({rows, 20}), sequences = randn({1, rows, 5});
+      for (const std::int64_t rows : {31, 32, 33, 63, 64, 95, 96, 97, 257, 300, 515, 1031}) {
+        const Tensor x = randn({rows, 40}), sequences = randn({1, rows, 5});
         set_num_threads(1);
-        const Tensor expected = linear(x), expected_both = both(sequences);
-        for (const int threads : {2, 3, 4}) {
+        const Tensor expected = wide(x), expected_both = both(sequences);
+        for (const int threads : {2, 3, 4, 20}) {
           set_num_threads(threads);
-          EXPECT_TRUE(same_bits(expected, linear(x))) << rows << " rows, " << threads << ", " << isa;
+          EXPECT_TRUE(same_bits(expected, wide(x))) << rows << " rows, " << threads << ", " << isa;
           EXPECT_TRUE(same_bits(expected_both, both(sequences)))
               << rows << " rows, " << threads << ", " << isa;
         }
