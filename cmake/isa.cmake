@@ -1,9 +1,9 @@
-# add_isa(name flags...): src/kernels/<name>.cpp is compiled with flags of its own, and its table joins the list
-# kernels/isas.inc, in the order of the calls.
-# Generated, so that it is written anew only where it changes.
+# The list of the tables, in the order of add_isa's calls. Generated, so that it is written anew only where it changes.
 file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/generated/kernels/isas.inc
      CONTENT "$<JOIN:$<TARGET_PROPERTY:fourfold,fourfold_isas>,\n>\n")
 
+# add_isa(name flags...): src/kernels/<name>.cpp is compiled with flags of its own, and its table joins the list
+# kernels/isas.inc.
 function(add_isa name)
   set(source src/kernels/${name}.cpp)
   target_sources(fourfold PRIVATE ${source})

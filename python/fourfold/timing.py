@@ -39,8 +39,8 @@ def times_in_turns(
         seconds: about how long to go on, in all.
         rounds: at least so many blocks of each.
         calls: at least so many counted calls in a block; more, where they are short.
-        pause: seconds to wait before a block. Pools of threads go on spinning after a call, OpenMP's for 0.2
-            seconds, and take the cores of the next block's.
+        pause: seconds to wait before a block. Pools of threads go on spinning after a call, those of GCC's OpenMP
+            for milliseconds and of LLVM's and Intel's for 0.2 seconds, and take the cores of the next block's.
     """
     in_block: dict[str, int] = {}
     times: dict[str, list[float]] = {}
