@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -21,6 +22,9 @@ from rows import ROWS, Row
 
 import fourfold
 from fourfold.timing import time_in_turns
+
+# Callers work alone for a while after a busy machine: longer than that of the row before.
+REST = 2.0
 
 
 def compute_all_the_time() -> None:
@@ -41,6 +45,7 @@ def measure(row: Row, seconds: float) -> dict[str, float]:
 
         return run
 
+    time.sleep(REST)
     times = time_in_turns({"one thread": on(1), "two threads": on(2)}, seconds)
     others = [
         multiprocessing.get_context("spawn").Process(target=compute_all_the_time, daemon=True)
