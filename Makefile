@@ -93,11 +93,11 @@ site: wheel
 
 minilm: site ## Sentence embeddings before and after, beside its peers (examples/minilm)
 	@tools/python_env.sh $(PYTHON) examples
-	PYTHONPATH=build-python/site $(PYTHON) examples/minilm/minilm.py
+	FOURFOLD_MODELS=$(abspath $(MODELS)) PYTHONPATH=build-python/site $(PYTHON) examples/minilm/minilm.py
 
 g2p: site ## Spelling to phonemes on GRU cells, beside g2p_en's NumPy (examples/g2p)
 	@tools/python_env.sh $(PYTHON) examples
-	PYTHONPATH=build-python/site $(PYTHON) examples/g2p/g2p.py --measure 5000
+	FOURFOLD_MODELS=$(abspath $(MODELS)) PYTHONPATH=build-python/site $(PYTHON) examples/g2p/g2p.py --measure 5000
 
 analyze-models: site ## fourfold.analyze on the trained models, and whether its figures and its advice hold
 	@tools/python_env.sh $(PYTHON) test
