@@ -215,6 +215,9 @@ Result compare(const Options& o) {
   CharRnn model(std::ssize(vocabulary.characters));
   require_fit(vocabulary, fourfold::state_dict(fourfold::load(model_path)), folder);
   fourfold::load(model_path, model);
+  if (model.lstm.dtype() != fourfold::DType::float32 || model.decoder.dtype() != fourfold::DType::float32)
+    throw fourfold::Error(
+        fmt::format("{}: is quantized already; charlm quantizes a model in float32", model_path.string()));
   const fs::path text_path = o.text.empty() ? folder / "tiny_shakespeare.txt" : fs::path(o.text);
   const std::string text = cli::text_of(text_path);
   const std::vector<int> prompt = ids_of<fourfold::InvalidArgument>(o.prompt, vocabulary, "--prompt");

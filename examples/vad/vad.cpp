@@ -107,6 +107,8 @@ void print_text(const Result& r, const Options& o) {
 int run(const Options& o) {
   fourfold::set_num_threads(1);
   vad::Silero model = vad::load_silero(o.model);
+  if (o.float32 && model.lstm_cell.dtype() != fourfold::DType::float32)
+    throw fourfold::Error(fmt::format("{}: is quantized already, and --float32 cannot undo it", o.model));
   if (!o.float32) model = fourfold::quantize_dynamic(model, {fourfold::Kind::lstm_cell});
   const Result result = find_speech(model, o);
   o.json ? print_json(result, o) : print_text(result, o);

@@ -5,7 +5,7 @@ import json
 import struct
 import unittest
 
-from program import BAD_USAGE, FAILED, Test, floats, lstm_tensors, run, write_safetensors
+from program import BAD_USAGE, FAILED, Test, floats, lstm_tensors, run, with_int8_weights, write_safetensors
 
 
 class Trained(Test):
@@ -62,13 +62,13 @@ class Refused(Test):
         super().setUp()
         self.model, self.vocabulary = self.folder / "model.safetensors", self.folder / "vocab.json"
         self.text = self.folder / "tiny_shakespeare.txt"
-        tensors = {
+        self.tensors = {
             **lstm_tensors("lstm.", 3, 128),
             **lstm_tensors("lstm.", 128, 128, "_l1"),
             "decoder.weight": floats(1, 3, 128),
             "decoder.bias": floats(2, 3),
         }
-        write_safetensors(self.model, tensors)
+        write_safetensors(self.model, self.tensors)
         self.vocabulary.write_text('{"a": 0, "b": 1, "\\n": 2}')
         self.text.write_text("ab\nba\n" * 400)
         self.prompt = ("--prompt", "ab")
@@ -137,6 +137,8 @@ class Refused(Test):
         for content in (b"", whole[:-1], struct.pack("<Q", 1 << 40), b"PK\x03\x04" + whole):
             self.model.write_bytes(content)
             self.refused(FAILED, "model.safetensors", self.folder, *self.prompt)
+        write_safetensors(self.model, with_int8_weights(self.tensors))
+        self.refused(FAILED, "model.safetensors: is quantized already", self.folder, *self.prompt)
 
     def test_help_and_full_disk(self):
         self.assertIn("Examples:", self.ok("--help"))

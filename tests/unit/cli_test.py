@@ -371,7 +371,11 @@ class Models(Test):
             ("linear 'em' fits no module with a matrix", *quantize, "--linear", "em"),
             ("did you mean 'emb'?", *quantize, "--embedding", "embb"),
             ("no layer of the model matches", *quantize, "--only", "norm"),
-            ("extension must name a format to write (.safetensors)\n", *quantize[:3], self.folder / "model.zip"),
+            (
+                "extension must name a format to write (.safetensors)\n",
+                *quantize[:3],
+                self.folder / "model.zip",
+            ),
         ):
             self.refused(BAD_USAGE, message, *arguments)
             self.assertFalse(self.output.exists(), arguments)
@@ -411,7 +415,12 @@ class Models(Test):
         weight = ("F64", [1, 2], struct.pack("<2d", 1, -1e300))
         write_safetensors(double, {"a.weight": weight, "a.bias": floats(1, 1)})
         self.refused(
-            FAILED, "a.weight: has -1e+300, which is too large for float32", "quantize", double, "-o", self.output
+            FAILED,
+            "a.weight: has -1e+300, which is too large for float32",
+            "quantize",
+            double,
+            "-o",
+            self.output,
         )
         self.assertFalse(self.output.exists())
 

@@ -47,6 +47,18 @@ def floats(seed, *shape):
     return "F32", list(shape), struct.pack(f"<{len(values)}f", *values)
 
 
+def with_int8_weights(tensors):
+    """The same with each matrix in int8: zeros, and scales of 1."""
+    result = {}
+    for name, (dtype, shape, content) in tensors.items():
+        if "weight" in name and len(shape) == 2:
+            result[name] = "I8", shape, bytes(shape[0] * shape[1])
+            result[f"{name}_scale"] = "F32", shape[:1], struct.pack("<f", 1) * shape[0]
+        else:
+            result[name] = dtype, shape, content
+    return result
+
+
 def lstm_tensors(prefix="", inputs=6, hidden=40, suffix="_l0"):
     rows = 4 * hidden
     shapes = {

@@ -6,7 +6,7 @@ import math
 import struct
 import unittest
 
-from program import BAD_USAGE, FAILED, Test, floats, lstm_tensors, run, write_safetensors
+from program import BAD_USAGE, FAILED, Test, floats, lstm_tensors, run, with_int8_weights, write_safetensors
 
 
 def chunk(name, content):
@@ -178,6 +178,13 @@ class Untrained(Test):
                 self.refused(FAILED, "not the network of silero-vad", self.model, self.wav)
                 write_safetensors(self.model, {**self.tensors, name: floats(0, 5, 5)})
                 self.refused(FAILED, "not the network of silero-vad", self.model, self.wav)
+
+    def test_int8_models(self):
+        self.wav.write_bytes(wav(self.samples))
+        lstm = {name: tensor for name, tensor in self.tensors.items() if name.startswith("lstm_cell.")}
+        write_safetensors(self.model, {**self.tensors, **with_int8_weights(lstm)})
+        self.ok(self.model, self.wav)
+        self.refused(FAILED, "--float32 cannot undo it", self.model, self.wav, "--float32")
 
     def test_usage(self):
         self.wav.write_bytes(wav(self.samples))
