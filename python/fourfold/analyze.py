@@ -19,6 +19,7 @@ from typing import Any
 
 from fourfold import Error, set_num_threads
 from fourfold._analysis import extra
+from fourfold._analysis.report import require_replaceable
 
 EXAMPLES = """
 A name is a Python file or a module, a colon, and what in it: my_model.py:make_model, my_package.tagger:Tagger.
@@ -135,6 +136,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise BadUsage(f"--html: no such folder: {folder}")
         if os.path.isdir(arguments.html):
             raise BadUsage(f"--html: a folder, not a file: {arguments.html}")
+        require_replaceable(arguments.html)
     import torch
     from torch import nn
 

@@ -222,6 +222,21 @@ def test_a_page_that_cannot_be_written_is_named_as_it_was_asked_for(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
+def test_a_pipe_is_no_file_to_replace(source, tmp_path):
+    report = fourfold.analyze(nn.Linear(4, 4), torch.randn(5, 4), **QUICK)
+    pipe, link = tmp_path / "pipe.html", tmp_path / "link.html"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(OSError, match=f"^cannot write {path}: Not a regular file$"):
+            report.save_html(path)
+        done = command(source, "--html", path)
+        assert (done.returncode, done.stdout) == (1, "")  # before the work
+        assert done.stderr == f"error: cannot write {path}: Not a regular file\n"
+    assert pipe.is_fifo() and link.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link.html", "my_model.py", "pipe.html"]
+
+
 # ---- What models take and give ----
 
 

@@ -1,6 +1,7 @@
 """save and load: what a file keeps, for whom, and what is refused."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -188,6 +189,11 @@ def test_refusals(tagger, tmp_path):
     with pytest.raises(fourfold.Error, match="no/such"):
         fourfold.save(tagger, tmp_path / "no" / "such" / "model.safetensors")
     assert not path.exists()
+    os.mkfifo(path)
+    with pytest.raises(fourfold.Error, match="cannot write .*model.safetensors: Not a regular file"):
+        fourfold.save(tagger, path)
+    assert path.is_fifo()
+    path.unlink()
     fourfold.save(tagger, path)
     with pytest.raises(TypeError, match="into must be a torch.nn.Module, got str"):
         fourfold.load(path, into="model")

@@ -209,6 +209,7 @@ class Report:
 
     def save_html(self, path: Union[str, os.PathLike[str]]) -> None:  # noqa: UP007
         """Writes to_html() to a file: under a temporary name, then renamed. Raises OSError where it cannot."""
+        require_replaceable(path)
         content = self.to_html()
         target = os.path.realpath(path)  # the file that a symbolic link stands for
         folder, name = os.path.split(target)
@@ -225,6 +226,12 @@ class Report:
             if isinstance(error, OSError):  # of the name that the caller knows
                 raise OSError(error.errno, error.strerror, os.fspath(path)) from None
             raise
+
+
+def require_replaceable(path: Union[str, os.PathLike[str]]) -> None:  # noqa: UP007
+    """Raises OSError where a file would take the place of a pipe or a device; a folder lets nothing take its place."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(f"cannot write {os.fspath(path)}: Not a regular file")
 
 
 def _layer_dict(layer: Layer, after: str) -> dict[str, Any]:
