@@ -70,7 +70,8 @@ def load(path: Path, into: Any = None, *, backend: Literal["torch", "numpy"] | N
         FileNotFoundError: where there is no such file.
         fourfold.Error: where the file is not whole and valid.
         ValueError: where it describes no model and `into` is not given.
-        RuntimeError: where `into` has other names or shapes; it is unchanged then.
+        RuntimeError: where `into` has other names or shapes, or a layer of another class or with other options that
+            change results; it is unchanged then.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such file: {os.fspath(path)}")

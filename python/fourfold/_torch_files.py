@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fourfold import _core, _tree
 from fourfold import nn as quantized
 from fourfold._files import FileTensor
-from fourfold._layers import Options, description
+from fourfold._layers import Options, all_options, description
 from fourfold._packing import named_array, quantize
 from fourfold._quantize_dynamic import hold_off_fast_paths, replace_modules
 from fourfold.nn._base import QuantizedModule, empty_float_module
@@ -192,11 +192,16 @@ def fill(model: Any, description: Options | None, tensors: dict[str, FileTensor]
         raise TypeError(f"load: into must be a torch.nn.Module, got {type(model).__name__}")
     state = {name: tensor_from(tensor) for name, tensor in tensors.items()}
     modules = dict(model.named_modules(remove_duplicate=False))
+    layers = {name: layer for name, layer in _tree.layers(description, tensors).items() if name in modules}
+    differences = [
+        text for name, layer in layers.items() if (text := _difference(name, layer, modules[name]))
+    ]
+    if differences:
+        raise RuntimeError("\n".join(differences))
     replaced: dict[nn.Module, nn.Module] = {}
-    for name, layer in _tree.layers(description, tensors).items():
-        old = modules.get(name)
-        if old is not None and type(old) is _QUANTIZED[layer.kind].FLOAT_MODULE and layer.dtype != "float32":
-            replaced[old] = _Builder().layer(layer)
+    for name, layer in layers.items():
+        if type(modules[name]) in _FLOAT and layer.dtype != "float32":
+            replaced[modules[name]] = _Builder().layer(layer)
     # Tried on a copy, since load_state_dict stops midway where something does not fit.
     trial = copy.deepcopy(model, {id(old): copy.deepcopy(new) for old, new in replaced.items()})
     trial.load_state_dict(state)
@@ -204,3 +209,44 @@ def fill(model: Any, description: Options | None, tensors: dict[str, FileTensor]
     model.load_state_dict(state)
     hold_off_fast_paths(model)
     return model.eval()
+
+
+# What changes no result in evaluation mode. Which index pads counts where the vectors of a bag are added up.
+_WITHOUT_EFFECT = {("Embedding", "padding_idx"), *((kind, "dropout") for kind in ("LSTM", "GRU", "RNN"))}
+# What a state dict does not say, so that `fourfold quantize` has to be told.
+_UNKNOWN_TO_STATE_DICTS = {"batch_first": "--batch-first", "nonlinearity": "--nonlinearity"}
+
+
+def _difference(name: str, layer: _tree.Layer, module: nn.Module) -> str:
+    """How a file's layer differs from the model's module of that name, as a line; empty where it does not.
+
+    Modules of other classes than PyTorch's and fourfold.nn's are load_state_dict's to judge.
+    """
+    if type(module) in _FLOAT:
+        kind = _FLOAT[type(module)].KIND
+        options = _FLOAT[type(module)]._float_options(module)
+    elif isinstance(module, QuantizedModule):
+        kind, options = module.KIND, module._options
+    else:
+        return ""
+    where = name or kind
+    if kind != layer.kind:
+        return f"{where}: the file has {_with_article(layer.kind)}, the model {_with_article(kind)}"
+    of_file = all_options(kind, layer.options)
+    differing = [
+        option
+        for option, value in options.items()
+        if (kind, option) not in _WITHOUT_EFFECT and of_file[option] != value
+    ]
+    if not differing:
+        return ""
+    theirs, own = (
+        ", ".join(f"{option}={values[option]!r}" for option in differing) for values in (of_file, options)
+    )
+    flags = [flag for option, flag in _UNKNOWN_TO_STATE_DICTS.items() if option in differing]
+    hint = f" (a state dict does not say: fourfold quantize takes {' and '.join(flags)})" if flags else ""
+    return f"{where}: the file has {theirs}, the model {own}{hint}"
+
+
+def _with_article(kind: str) -> str:
+    return f"{'a' if kind in ('Linear', 'GRU', 'GRUCell') else 'an'} {kind}"

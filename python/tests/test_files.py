@@ -1,5 +1,6 @@
 """save and load: what a file keeps, for whom, and what is refused."""
 
+import copy
 import json
 import os
 import struct
@@ -176,6 +177,77 @@ def test_a_model_of_other_names_or_shapes_is_refused_and_unchanged(tagger, tmp_p
         fourfold.load(tmp_path / "model.safetensors", into=model)
     assert repr(model) == printed
     assert all(torch.equal(model.state_dict()[name], t) for name, t in before.items())
+
+
+BATCH_FIRST = r"batch_first=True \(a state dict does not say: fourfold quantize takes --batch-first\)"
+NONLINEARITY = r"nonlinearity='relu' \(a state dict does not say: fourfold quantize takes --nonlinearity\)"
+
+
+@pytest.mark.parametrize(
+    "in_file, in_model, words",
+    [
+        (nn.LSTM(8, 16), nn.LSTM(8, 32), "hidden_size=16, the model hidden_size=32"),
+        (nn.LSTM(8, 16), nn.LSTM(9, 16, 2), "input_size=8, num_layers=1, the model input_size=9, num_layers=2"),
+        (nn.LSTM(8, 16), nn.LSTM(8, 16, batch_first=True), "batch_first=False, the model " + BATCH_FIRST),
+        (nn.LSTM(8, 16), nn.LSTM(8, 16, bias=False), "bias=True, the model bias=False"),
+        (nn.LSTM(8, 16), nn.LSTM(8, 16, bidirectional=True), "bidirectional=False, the model bidirectional=True"),
+        (nn.LSTM(8, 16), nn.LSTM(8, 16, proj_size=4), "proj_size=0, the model proj_size=4"),
+        (nn.LSTM(8, 16), nn.GRU(8, 16), "an LSTM, the model a GRU"),
+        (nn.GRU(8, 16), nn.GRU(8, 16, batch_first=True), "batch_first=False, the model " + BATCH_FIRST),
+        (nn.RNN(8, 16), nn.RNN(8, 16, nonlinearity="relu"), "nonlinearity='tanh', the model " + NONLINEARITY),
+        (nn.RNNCell(8, 16), nn.RNNCell(8, 16, nonlinearity="relu"), "nonlinearity='tanh', the model " + NONLINEARITY),
+        (nn.GRUCell(8, 16), nn.GRUCell(8, 16, bias=False), "bias=True, the model bias=False"),
+        (nn.Linear(16, 4), nn.Linear(16, 7), "out_features=4, the model out_features=7"),
+        (nn.Linear(16, 4), nn.Linear(16, 4, bias=False), "bias=True, the model bias=False"),
+        (nn.Embedding(9, 4), nn.Embedding(8, 4), "num_embeddings=9, the model num_embeddings=8"),
+        (nn.Embedding(9, 4), nn.EmbeddingBag(9, 4), "an Embedding, the model an EmbeddingBag"),
+        (nn.EmbeddingBag(9, 4), nn.EmbeddingBag(9, 4, mode="sum"), "mode='mean', the model mode='sum'"),
+        (nn.EmbeddingBag(9, 4), nn.EmbeddingBag(9, 4, padding_idx=0), "padding_idx=None, the model padding_idx=0"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("file_is", ["quantized", "float"])
+@pytest.mark.parametrize("model_is", ["float", "quantized"])
+def test_a_layer_of_another_class_or_other_options_is_refused(
+    tmp_path, in_file, in_model, words, file_is, model_is
+):
+    path = tmp_path / "model.safetensors"
+    spec = {type(in_file): "qint8", type(in_model): "qint8"}
+    given, model = (nn.ModuleDict({"part": copy.deepcopy(layer)}) for layer in (in_file, in_model))
+    fourfold.save(given if file_is == "float" else fourfold.quantize_dynamic(given, spec), path)
+    if model_is == "quantized":
+        model = fourfold.quantize_dynamic(model, spec)
+    before, printed = copy.deepcopy(model.state_dict()), repr(model)
+    with pytest.raises(RuntimeError, match=f"^part: the file has {words}$"):
+        fourfold.load(path, into=model)
+    assert repr(model) == printed
+    assert all(torch.equal(model.state_dict()[name], t) for name, t in before.items())
+
+
+def test_all_layers_that_differ_are_named(tmp_path):
+    fourfold.save(
+        fourfold.quantize_dynamic(nn.Sequential(nn.GRU(3, 4), nn.Linear(4, 2))), tmp_path / "m.safetensors"
+    )
+    with pytest.raises(RuntimeError, match=r"^0: .*hidden_size=5.*\n1: .*in_features=5$"):
+        fourfold.load(tmp_path / "m.safetensors", into=nn.Sequential(nn.GRU(3, 5), nn.Linear(5, 2)))
+    fourfold.save(nn.Linear(3, 2), tmp_path / "m.safetensors")
+    with pytest.raises(RuntimeError, match="^Linear: the file has out_features=2, the model out_features=4$"):
+        fourfold.load(tmp_path / "m.safetensors", into=nn.Linear(3, 4))
+
+
+@pytest.mark.parametrize(
+    "in_file, in_model",
+    [
+        (nn.LSTM(8, 16, 2), nn.LSTM(8, 16, 2, dropout=0.2)),
+        (nn.Embedding(9, 4), nn.Embedding(9, 4, padding_idx=0)),  # reads that row as any other
+    ],
+)
+def test_options_that_change_no_result_may_differ(tmp_path, in_file, in_model):
+    path, spec = tmp_path / "model.safetensors", {nn.LSTM, nn.Embedding}
+    quantized = fourfold.quantize_dynamic(nn.Sequential(in_file), spec)
+    fourfold.save(quantized, path)
+    for model in (nn.Sequential(in_model), fourfold.quantize_dynamic(nn.Sequential(in_model), spec)):
+        loaded = fourfold.load(path, into=model)
+        assert all(torch.equal(loaded.state_dict()[name], t) for name, t in quantized.state_dict().items())
 
 
 def test_refusals(tagger, tmp_path):
