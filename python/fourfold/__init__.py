@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fourfold._core import Error, __version__, current_isa, set_isa, supported_isas
 from fourfold._files import load, save
+from fourfold._require import require_torch
 from fourfold._threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def __getattr__(name: str) -> Any:
     if name == "nn":
         return importlib.import_module("fourfold.nn")
     if name in _NEED_TORCH:
+        require_torch(name)
         value = getattr(importlib.import_module(_NEED_TORCH[name]), name)
         globals()[name] = value
         return value

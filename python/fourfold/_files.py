@@ -12,6 +12,7 @@ import os
 from typing import Any, Literal, NamedTuple, Union
 
 from fourfold import _core
+from fourfold._require import require_torch
 
 _KEY, _VERSION = "fourfold", 1
 
@@ -36,11 +37,13 @@ def save(model: Any, path: Path) -> None:
         path: a name that ends in .safetensors.
 
     Raises:
+        ImportError: where PyTorch is missing.
         TypeError: where the model is none.
         ValueError: for another extension, or a tensor that the format cannot hold.
         fourfold.Error: where the system refuses.
     """
-    from fourfold import _torch_files  # needs PyTorch
+    require_torch("save")
+    from fourfold import _torch_files
 
     description, tensors = _torch_files.describe(model)
     metadata = {
@@ -67,16 +70,21 @@ def load(path: Path, into: Any = None, *, backend: Literal["torch", "numpy"] | N
         attributes but cannot be called.
 
     Raises:
+        ImportError: where `into` or `backend` needs PyTorch, and it is missing.
         FileNotFoundError: where there is no such file.
         fourfold.Error: where the file is not whole and valid.
         ValueError: where it describes no model and `into` is not given.
         RuntimeError: where `into` has other names or shapes, or a layer of another class or with other options that
             change results; it is unchanged then.
     """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"no such file: {os.fspath(path)}")
     if backend not in (None, "torch", "numpy"):
         raise ValueError(f"backend must be 'torch' or 'numpy', got {backend!r}")
+    if into is not None:
+        require_torch("load(into=...)")
+    elif backend == "torch":
+        require_torch("load(backend='torch')")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no such file: {os.fspath(path)}")
     entries, metadata = _core.read_tensors(os.fspath(path))
     tensors = {name: FileTensor(dtype, tuple(shape), data) for name, dtype, shape, data in entries}
     try:

@@ -79,11 +79,45 @@ model = fourfold.load(sys.argv[1])
 data = np.load(sys.argv[2])
 output, (h, c) = model.lstm(data["x"])
 np.savez(sys.argv[3], output=output, h=h, c=c, logits=model.head(output))
-try:
-    fourfold.quantize_dynamic
-except ModuleNotFoundError as error:
-    assert error.name == "torch"
 """
+
+
+WITHOUT_TORCH = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
+sys.modules["torch"] = None
+import fourfold
+try:
+    {}
+except ImportError as error:
+    assert error.name == "torch"
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "use, name",
+    [
+        ("fourfold.analyze", "analyze"),
+        ("fourfold.from_torch_ao", "from_torch_ao"),
+        ("from fourfold import quantize_dynamic", "quantize_dynamic"),
+        ("fourfold.nn", "nn"),
+        ("import fourfold.nn", "nn"),
+        ("fourfold.save({}, 'm.safetensors')", "save"),
+        ("fourfold.load('m.safetensors', into=3)", "load(into=...)"),
+        ("fourfold.load('m.safetensors', backend='torch')", "load(backend='torch')"),
+    ],
+)
+def test_what_needs_pytorch_says_so(use, name):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH.replace("{}", use, 1)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"fourfold.{name} needs PyTorch: pip install torch\n",
+        "",
+    )
 
 
 def test_the_wheel_runs_a_file_with_the_same_bits_where_there_is_numpy_alone(tmp_path):

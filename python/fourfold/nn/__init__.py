@@ -1,5 +1,10 @@
 """PyTorch modules with int8 or float16 weights: counterparts of torch.nn's classes of the same names."""
 
+# ruff: noqa: E402
+from fourfold._require import require_torch
+
+require_torch("nn")
+
 from fourfold.nn._attention import MultiheadAttention
 from fourfold.nn._cells import GRUCell, LSTMCell, RNNCell
 from fourfold.nn._embedding import Embedding, EmbeddingBag
