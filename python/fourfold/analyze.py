@@ -20,9 +20,10 @@ from typing import Any
 from fourfold import Error, set_num_threads
 from fourfold._analysis import extra
 from fourfold._analysis.report import require_replaceable
+from fourfold._require import require_torch
 
 EXAMPLES = """
-A name is a Python file or a module, a colon, and what in it: my_model.py:make_model, my_package.tagger:Tagger.
+A name is a Python file or a module, a colon, and what is in it: my_model.py:make_model, my_package.tagger:Tagger.
 The model is a torch.nn.Module, or a function (or class) that makes one when called without arguments; the same holds
 for the inputs: a tensor, a tuple of arguments, a dict of named arguments, or a list of such calls. The metric is a
 function of the model that returns a number.
@@ -60,8 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--metric", metavar="FILE:NAME", help="a function of the model that returns a number")
     parser.add_argument("--lower-is-better", action="store_true", help="of the metric, such as a loss")
-    parser.add_argument("--only", nargs="+", metavar="KIND", choices=KINDS, help=f"classes to quantize: {', '.join(KINDS)} (default: all but the last)")  # fmt: skip
-    parser.add_argument("--leave", nargs="+", metavar="NAME", default=[], help="modules to leave in float, by their dotted names")  # fmt: skip
+    parser.add_argument("--only", nargs="+", action="extend", metavar="KIND", choices=KINDS, help=f"classes to quantize: {', '.join(KINDS)} (default: all but the last)")  # fmt: skip
+    parser.add_argument("--leave", nargs="+", action="extend", metavar="NAME", default=[], help="modules to leave in float, by their dotted names")  # fmt: skip
     parser.add_argument("--dtype", choices=("qint8", "float16"), default="qint8", help="of the weights (default: %(default)s)")  # fmt: skip
     parser.add_argument(
         "--threads", type=int, metavar="N", help="for PyTorch and fourfold (default: PyTorch's)"
@@ -75,9 +76,11 @@ def make_parser() -> argparse.ArgumentParser:
 def load(reference: str, default: str | None = None) -> Any:
     """What a name such as my_model.py:make_model stands for."""
     source, _, name = reference.rpartition(":") if ":" in reference else (reference, "", default)
-    if not name:
-        raise BadUsage(f"'{reference}' names nothing in {source}: write {source}:NAME")
-    module = _import(source)
+    is_file = source.endswith(".py")
+    if not name or not (is_file or all(part.isidentifier() for part in source.split("."))):
+        form = "FILE.py:NAME or MODULE:NAME" if default is None else "FILE.py[:NAME] or MODULE[:NAME]"
+        raise BadUsage(f"'{reference}' is not {form}: a file ends in .py, a module is named as in an import")
+    module = _import(source, is_file)
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
@@ -87,8 +90,7 @@ def load(reference: str, default: str | None = None) -> Any:
     return value
 
 
-def _import(source: str) -> types.ModuleType:
-    is_file = source.endswith(".py")
+def _import(source: str, is_file: bool) -> types.ModuleType:
     if is_file and not os.path.isfile(source):
         raise BadUsage(f"no such file: {source}")
     name = pathlib.Path(source).stem if is_file else source
@@ -110,8 +112,14 @@ def _import(source: str) -> types.ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise BadUsage(f"no module named '{name}'; a file ends in .py") from None
         raise RuntimeError(f"{source}: {error}") from error
-    except Exception as error:
-        raise RuntimeError(f"{source}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise failure(source, error) from error
+
+
+def failure(what: str, error: BaseException) -> RuntimeError:
+    """That the user's code failed, or wanted to end the program."""
+    ended = "it ended the program: " if isinstance(error, SystemExit) else ""
+    return RuntimeError(f"{what}: {ended}{type(error).__name__}: {error}")
 
 
 def made(what: str, value: Any, is_made: bool) -> Any:
@@ -120,8 +128,8 @@ def made(what: str, value: Any, is_made: bool) -> Any:
         return value
     try:
         return value()
-    except Exception as error:
-        raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise failure(what, error) from error
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -129,6 +137,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise BadUsage(f"--threads must be from 1 to 1024, got {arguments.threads}")
     if not 0 < arguments.seconds < math.inf:
         raise BadUsage(f"--seconds must be above 0 and finite, got {arguments.seconds:g}")
+    if arguments.lower_is_better and not arguments.metric:
+        raise BadUsage("--lower-is-better is said of a metric: give --metric FILE:NAME too")
     if arguments.html:
         extra.require("--html")  # before, not after, minutes of work
         folder = os.path.dirname(os.path.abspath(arguments.html))
@@ -137,6 +147,7 @@ def run(arguments: argparse.Namespace) -> None:
         if os.path.isdir(arguments.html):
             raise BadUsage(f"--html: a folder, not a file: {arguments.html}")
         require_replaceable(arguments.html)
+    require_torch("analyze")
     import torch
     from torch import nn
 
@@ -167,6 +178,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
     except (TypeError, ValueError) as error:
         raise BadUsage(str(error)) from error
+    except SystemExit as error:
+        raise failure("the model or the metric", error) from error
     print(report.to_json() if arguments.json else report, flush=True)
     if arguments.html:
         report.save_html(arguments.html)

@@ -5,6 +5,7 @@ import dataclasses
 import html
 import importlib
 import json
+import math
 import os
 import re
 import shutil
@@ -234,7 +235,7 @@ def test_a_pipe_is_no_file_to_replace(source, tmp_path):
         assert (done.returncode, done.stdout) == (1, "")  # before the work
         assert done.stderr == f"error: cannot write {path}: Not a regular file\n"
     assert pipe.is_fifo() and link.is_symlink()
-    assert sorted(os.listdir(tmp_path)) == ["link.html", "my_model.py", "pipe.html"]
+    assert sorted(path.name for path in tmp_path.glob("*.html*")) == ["link.html", "pipe.html"]
 
 
 # ---- What models take and give ----
@@ -360,6 +361,22 @@ def test_what_is_wrong_is_said(error, words, model, inputs, options):
         fourfold.analyze(model, inputs, **options, **QUICK)
 
 
+@pytest.mark.parametrize(
+    "error, seconds, words",
+    [
+        (ValueError, math.inf, "above 0 and finite, got inf"),
+        (ValueError, math.nan, "above 0 and finite, got nan"),
+        (ValueError, -1, "above 0 and finite, got -1"),
+        (ValueError, 0, "above 0 and finite, got 0"),
+        (TypeError, "abc", "a number, got str 'abc'"),
+        (TypeError, None, "a number, got NoneType None"),
+    ],
+)
+def test_seconds_are_checked_before_the_work(error, seconds, words):
+    with pytest.raises(error, match=f"^analyze: seconds must be {words}$"):
+        fourfold.analyze(Calls(lambda y: pytest.fail("it was called")), X, seconds=seconds)
+
+
 def test_a_shape_that_depends_on_values_is_said():
     x = torch.linspace(-1, 1, 400)[:, None].repeat(1, 4)
     model = Calls(lambda y: y[y > 0])
@@ -432,6 +449,12 @@ def broken():
 
 def words(model):
     return "good"
+
+def leave():
+    raise SystemExit("no weights")
+
+def leave_quietly(model):
+    raise SystemExit
 """
 
 
@@ -439,12 +462,13 @@ def words(model):
 def source(tmp_path):
     path = tmp_path / "my_model.py"
     path.write_text(SOURCE)
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
     return path
 
 
-def command(*arguments, cwd=None, code=None):
+def command(*arguments, cwd=None, code=None, **variables):
     run = ["-c", code] if code else ["-m", "fourfold.analyze"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(
         [sys.executable, *run, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment
     )
@@ -479,6 +503,12 @@ def test_a_layer_left_is_not_in_the_report(source):
     assert [layer["name"] for layer in json.loads(done.stdout)["layers"]] == ["lstm"]
 
 
+def test_an_instruction_set_that_is_none_is_bad_usage(source):
+    done = command(source, FOURFOLD_ISA="foo")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch("error: FOURFOLD_ISA: no instruction set 'foo'; this build has .*\n", done.stderr)
+
+
 def test_help_has_examples():
     done = command("--help")
     assert done.returncode == 0 and "examples:" in done.stdout and "exit codes: 0" in done.stdout
@@ -493,13 +523,34 @@ def test_help_has_examples():
         (2, "has no 'modell'; it has: torch, nn, Net, model", ["{}:modell"]),
         (2, "model must be a torch.nn.Module, got int", ["{}:count"]),
         (2, "inputs must be a tensor.* got int", ["{}", "--inputs", "{}:count"]),
-        (2, "names nothing in .*write .*:NAME", ["{}", "--metric", "{}"]),
+        (2, "my_model.py' is not FILE.py:NAME or MODULE:NAME", ["{}", "--metric", "{}"]),
+        (2, "'nosuch' is not FILE.py:NAME or MODULE:NAME: a file", ["{}", "--metric", "nosuch"]),
+        (
+            2,
+            r"'../x/m.safetensors' is not FILE.py\[:NAME\] or MODULE\[:NAME\]: a file",
+            ["../x/m.safetensors"],
+        ),
+        (2, "'./my_model' is not FILE.py", ["./my_model"]),
+        (2, "'' is not FILE.py", [""]),
+        (2, "':model' is not FILE.py", [":model"]),
+        (2, "'.my_model:model' is not FILE.py", [".my_model:model"]),
+        (2, "'my_model.py:' is not FILE.py", ["my_model.py:"]),
+        (2, "--lower-is-better is said of a metric: give --metric", ["{}", "--lower-is-better"]),
+        (1, "leaves.py: it ended the program: SystemExit: 3", ["leaves.py"]),
+        (1, "{}:leave: it ended the program: SystemExit: no weights", ["{}:leave"]),
+        (
+            1,
+            "the model or the metric: it ended the program: SystemExit: ",
+            ["{}", "--metric", "{}:leave_quietly"],
+        ),
         (2, "no module named 'hed'; did you mean 'head'", ["{}", "--leave", "hed"]),
         (
             2,
             r"RNNCell are wanted \(left out: lstm, head\), and the model has",
             ["{}", "--leave", "lstm", "head"],
         ),
+        (2, r"\(left out: lstm, head\)", ["{}", "--leave", "lstm", "--leave", "head"]),
+        (2, "GRU, RNN, GRUCell are wanted", ["{}", "--only", "GRU", "RNN", "--only", "GRUCell"]),
         (2, "--threads must be from 1", ["{}", "--threads", "0"]),
         (2, "--seconds must be above 0", ["{}", "--seconds", "0"]),
         (2, "--seconds must be above 0 and finite, got inf", ["{}", "--seconds", "inf"]),
@@ -513,7 +564,11 @@ def test_help_has_examples():
 def test_exit_codes(source, code, words, arguments):
     done = command(*(argument.replace("{}", str(source)) for argument in arguments), cwd=source.parent)
     assert done.returncode == code, done.stderr
-    assert re.search(words, done.stderr) and "Traceback" not in done.stderr and not done.stdout
+    assert (
+        re.search(words.replace("{}", str(source)), done.stderr)
+        and "Traceback" not in done.stderr
+        and not done.stdout
+    )
 
 
 WITHOUT = """
@@ -530,6 +585,12 @@ def test_a_missing_library_is_named_before_the_work(source, tmp_path):
     done = command("matplotlib", source, "--html", tmp_path / "page.html", code=WITHOUT)
     assert done.returncode == 1 and not (tmp_path / "page.html").exists()
     assert "--html needs matplotlib: pip install 'fourfold[analyze]'" in done.stderr
+
+
+def test_the_command_says_that_it_needs_pytorch(source):
+    done = command("torch", source, code=WITHOUT)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: fourfold.analyze needs PyTorch: pip install torch\n"
 
 
 def test_the_bar_needs_tqdm_and_nothing_else_does(monkeypatch, capsys):

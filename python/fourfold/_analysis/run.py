@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import numbers
 import statistics
 import warnings
 from collections.abc import Iterator, Sequence
@@ -89,9 +90,9 @@ def analyze(
         quantize everything.
 
     Raises:
-        TypeError: where the model is no module, or the inputs are of another form.
-        ValueError: where nothing can be quantized, no layer of it is called, or the model returns no float tensor, or
-            zeros alone.
+        TypeError: where the model is no module, the inputs are of another form, or seconds is no number.
+        ValueError: where seconds is not above 0 and finite, nothing can be quantized, no layer of it is called, or the
+            model returns no float tensor, or zeros alone; where FOURFOLD_ISA names no instruction set of this machine.
         RuntimeError: where the model or the metric fails, or gives something else each time, or the metric no
             number.
         fourfold.Error: where a weight is not finite.
@@ -103,6 +104,11 @@ def analyze(
         raise TypeError(f"analyze: model must be a torch.nn.Module, got {type(model).__name__}")
     if metric is not None and not callable(metric):
         raise TypeError(f"analyze: metric must be a function of the model, got {type(metric).__name__}")
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+        raise TypeError(f"analyze: seconds must be a number, got {describe(seconds)}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"analyze: seconds must be above 0 and finite, got {float(seconds):g}")
+    _core.current_isa()  # raises where the environment names none
     _require_cpu(model)
     calls = as_calls(inputs)
     with _evaluating(model), torch.no_grad(), Bar(progress) as bar:
