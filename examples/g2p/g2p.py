@@ -184,20 +184,31 @@ def main() -> int:
     parser.add_argument(
         "--measure", type=int, metavar="N", help="compare with g2p_en on N words of the dictionary"
     )
-    parser.add_argument("--dictionary", type=Path, default=DICTIONARY, help="a cmudict.dict, for --measure")
+    parser.add_argument("--dictionary", type=Path, help="a cmudict.dict, for --measure")
     parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of timing (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, help="of timing, for --measure (default: 10)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
-    if bool(arguments.words) == bool(arguments.measure):
+    if bool(arguments.words) == (arguments.measure is not None):
         parser.error("give words, or --measure N")
-    if (arguments.measure or 1) < 1 or not 1 <= arguments.threads <= 1024:
-        parser.error("--measure must be at least 1, --threads from 1 to 1024")
-    if not 0 < arguments.seconds < math.inf:
-        parser.error(f"--seconds must be above 0 and finite, got {arguments.seconds:g}")
+    if arguments.measure is None:
+        for name in ("dictionary", "seconds"):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--{name} is for --measure N")
+    elif arguments.measure < 1:
+        parser.error(f"--measure must be at least 1, got {arguments.measure}")
+    if not 1 <= arguments.threads <= 1024:
+        parser.error(f"--threads must be from 1 to 1024, got {arguments.threads}")
+    seconds = 10.0 if arguments.seconds is None else arguments.seconds
+    if not 0 < seconds < math.inf:
+        parser.error(f"--seconds must be above 0 and finite, got {seconds:g}")
+    try:
+        fourfold.current_isa()
+    except ValueError as error:  # the environment names none
+        parser.exit(2, f"g2p: {error}\n")
     torch.set_num_threads(arguments.threads)
     if arguments.measure:
-        found = measure(dictionary_words(arguments.dictionary, arguments.measure), arguments.seconds)
+        found = measure(dictionary_words(arguments.dictionary or DICTIONARY, arguments.measure), seconds)
         print(json.dumps(found, indent=2)) if arguments.json else print_table(found)
         return 0
     for word in arguments.words:

@@ -392,10 +392,17 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
-    if arguments.count < 2 or not all(1 <= threads <= 1024 for threads in arguments.threads):
-        parser.error("--count must be at least 2, --threads from 1 to 1024")
+    if arguments.count < 2:
+        parser.error(f"--count must be at least 2, got {arguments.count}")
+    for threads in arguments.threads:
+        if not 1 <= threads <= 1024:
+            parser.error(f"--threads must be from 1 to 1024, got {threads}")
     if not 0 < arguments.seconds < math.inf:
         parser.error(f"--seconds must be above 0 and finite, got {arguments.seconds:g}")
+    try:
+        fourfold.current_isa()
+    except ValueError as error:  # the environment names none
+        parser.exit(2, f"minilm: {error}\n")
     torch.manual_seed(0)
     keep_freed_memory()
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:

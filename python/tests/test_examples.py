@@ -42,8 +42,11 @@ def printed(script, *arguments):
     return done.stdout
 
 
-def refused(script, code, words, *arguments):
-    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+def refused(script, code, words, *arguments, **variables):
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == code and re.search(words, done.stderr) and "Traceback" not in done.stderr
 
 
@@ -123,12 +126,17 @@ def test_minilm_prints_what_it_measured(minilm, tmp_path):
         (1, "no such file: .*none.txt", ["--text", "{}/none.txt"]),
         (1, "binary: not a text in UTF-8; give a text", ["--text", "{}/binary"]),
         (1, "folder: Is a directory; give a text", ["--text", "{}/folder"]),
-        (2, "--threads from 1 to 1024", ["--threads", "1", "99999999999"]),
+        (2, "error: --threads must be from 1 to 1024, got 99999999999", ["--threads", "1", "99999999999"]),
+        (2, "error: --count must be at least 2, got 1", ["--count", "1"]),
         (2, "--seconds must be above 0 and finite, got inf", ["--seconds", "inf"]),
     ],
 )
 def test_minilm_says_what_is_wrong(unreadable, code, words, arguments):
     refused(MINILM, code, words, *(argument.replace("{}", str(unreadable)) for argument in arguments))
+
+
+def test_minilm_says_that_an_instruction_set_is_none(minilm):
+    refused(MINILM, 2, "^minilm: FOURFOLD_ISA: no instruction set 'foo'.*\n$", FOURFOLD_ISA="foo")
 
 
 # ---- g2p_en ----
@@ -190,12 +198,19 @@ def test_g2p_prints_what_it_found(g2p, tmp_path):
         (1, "wordless has no words", ["--measure", "3", "--dictionary", "{}/wordless"]),
         (1, "binary: not a text in UTF-8; --dict", ["--measure", "3", "--dictionary", "{}/binary"]),
         (1, "folder: Is a directory; --dict", ["--measure", "3", "--dictionary", "{}/folder"]),
-        (2, "--threads from 1 to 1024", ["word", "--threads", "99999999999"]),
+        (2, "error: --threads must be from 1 to 1024, got 99999999999", ["word", "--threads", "99999999999"]),
+        (2, "error: --measure must be at least 1, got 0", ["--measure", "0"]),
+        (2, "error: --dictionary is for --measure N", ["word", "--dictionary", "none.dict"]),
+        (2, "error: --seconds is for --measure N", ["word", "--seconds", "3"]),
         (2, "--seconds must be above 0 and finite, got inf", ["--measure", "3", "--seconds", "inf"]),
     ],
 )
 def test_g2p_says_what_is_wrong(g2p, unreadable, code, words, arguments):
     refused(G2P, code, words, *(argument.replace("{}", str(unreadable)) for argument in arguments))
+
+
+def test_g2p_says_that_an_instruction_set_is_none(g2p):
+    refused(G2P, 2, "^g2p: FOURFOLD_ISA: no instruction set 'foo'.*\n$", "word", FOURFOLD_ISA="foo")
 
 
 # ---- Comparisons with PyTorch ----
