@@ -25,7 +25,7 @@ def run(*arguments, stdout=subprocess.PIPE, **environment):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
-        timeout=120,
+        timeout=120 if len(PROGRAM) == 1 else 1800,  # an emulator takes some twenty times as long
     )
 
 
