@@ -5,7 +5,17 @@ import json
 import struct
 import unittest
 
-from program import BAD_USAGE, FAILED, Test, floats, lstm_tensors, run, with_int8_weights, write_safetensors
+from program import (
+    BAD_USAGE,
+    FAILED,
+    PROGRAM,
+    Test,
+    floats,
+    lstm_tensors,
+    run,
+    with_int8_weights,
+    write_safetensors,
+)
 
 
 class Trained(Test):
@@ -15,7 +25,13 @@ class Trained(Test):
         super().setUp()
         self.model = self.model_folder("charrnn_shakespeare")
 
+    def needs_a_cpu(self):
+        """The whole text takes a second, and a quarter of an hour under an emulator."""
+        if len(PROGRAM) > 1:
+            self.skipTest("an emulator takes too long for the whole text")
+
     def test_figures(self):
+        self.needs_a_cpu()
         result = json.loads(self.ok(self.model, "--json"))
         print(result["perplexity"], result["file_bytes"], result["seconds"], result["isa"])
         self.assertEqual(result["characters"], 55769)
@@ -28,6 +44,7 @@ class Trained(Test):
         self.assertGreater(result["seconds"]["qint8"], 0)
 
     def test_table(self):
+        self.needs_a_cpu()
         text = self.ok(self.model)
         for line in ("DynamicQuantizedLSTM(65, 128", "ROMEO:", "published: best_valid_ppl", "times smaller"):
             self.assertIn(line, text)
