@@ -64,7 +64,6 @@ void Rests::after_team(Clock::time_point end, Clock::duration lost) {
     lost_ = {};
     rest_ = first_rest;
   } else if (lost_ > hopeless_loss) {
-    if (end - until_ > forgotten_after) rest_ = first_rest;
     until_ = end + rest_ * lost_;
     rest_ = std::min(2 * rest_, longest_rest);
     lost_ = {};

@@ -57,14 +57,12 @@ class Team {
 
 // When callers work alone. Where teams have lately taken longer than their callers alone would have, the
 // cores are not there: other processes have them, or they wake slowly after a pause. Callers work alone for
-// the next while, a few times as long as was lost, and for twice as long each time that teams then lose
-// again; a second later that begins anew. The first team after a rest wakes threads that slept meanwhile, and
-// is not judged.
+// the next while, a few times as long as was lost, and for twice as long where teams then lose again. The
+// first team after that wakes threads that slept meanwhile, and is not judged.
 class Rests {
  public:
   using Clock = std::chrono::steady_clock;
   static constexpr Clock::duration hopeless_loss = std::chrono::microseconds(200);
-  static constexpr Clock::duration forgotten_after = std::chrono::seconds(1);
   static constexpr int first_rest = 2, longest_rest = 128;  // times what was lost
 
   bool resting(Clock::time_point now) const { return now < until_; }
@@ -75,7 +73,7 @@ class Rests {
   Clock::duration lost_{};
   int rest_ = first_rest;
   bool waking_ = false;
-  Clock::time_point until_{};  // the end of the last rest
+  Clock::time_point until_ = Clock::time_point::min();
 };
 
 // Whether `work` multiplications, of which a team needs `least` to gain, are for a team.
