@@ -69,16 +69,10 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
                      count};
         weights.kernels->project(matrix.format)(args);
       } else if (quantized) {
-        const base::Team::Slice<int> mine = team.slice(count);
         args.rows = {q.q.data() + scratch_row * q.stride, q.quantization.data() + scratch_row, nullptr,
                      q.stride, count};
-        weights.kernels->quantize_rows({.x = x + (first + mine.begin) * in_features,
-                                        .x_stride = in_features,
-                                        .q = q.q.data() + (scratch_row + mine.begin) * q.stride,
-                                        .q_stride = q.stride,
-                                        .quantization = q.quantization.data() + scratch_row + mine.begin,
-                                        .rows = mine.end - mine.begin,
-                                        .inputs = in_features});
+        quantize_slice(*weights.kernels, x + first * in_features, in_features, in_features, team.slice(count),
+                       q, scratch_row);
         team.barrier();
         weights.kernels->project(matrix.format)(args);
         team.barrier();  // before the next chunk overwrites the rows

@@ -64,17 +64,6 @@ struct Layout {
   }
 };
 
-void quantize_slice(const KernelTable& kernels, const float* x, std::ptrdiff_t spacing, int inputs,
-                    Team::Slice<int> mine, QuantizedRows& q, std::ptrdiff_t first) {
-  kernels.quantize_rows({.x = x + mine.begin * spacing,
-                         .x_stride = spacing,
-                         .q = q.q.data() + (first + mine.begin) * q.stride,
-                         .q_stride = q.stride,
-                         .quantization = q.quantization.data() + first + mine.begin,
-                         .rows = mine.end - mine.begin,
-                         .inputs = inputs});
-}
-
 // One direction of one layer, for one member of a team.
 struct Pass {
   const RecurrentWeights& weights;

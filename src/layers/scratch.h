@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/buffer.h"
+#include "base/thread_pool.h"
 #include "kernels/kernels.h"
 
 namespace fourfold::layers {
@@ -19,5 +20,17 @@ struct QuantizedRows {
     quantization.reserve(rows);
   }
 };
+
+// Quantizes rows `mine` of x, which are `spacing` floats apart, to those rows of q that count from `first`.
+inline void quantize_slice(const kernels::KernelTable& kernels, const float* x, std::ptrdiff_t spacing,
+                           int inputs, base::Team::Slice<int> mine, QuantizedRows& q, std::ptrdiff_t first) {
+  kernels.quantize_rows({.x = x + mine.begin * spacing,
+                         .x_stride = spacing,
+                         .q = q.q.data() + (first + mine.begin) * q.stride,
+                         .q_stride = q.stride,
+                         .quantization = q.quantization.data() + first + mine.begin,
+                         .rows = mine.end - mine.begin,
+                         .inputs = inputs});
+}
 
 }  // namespace fourfold::layers
