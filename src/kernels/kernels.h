@@ -90,13 +90,15 @@ struct ProjectArgs {
 };
 
 // A product of int8 that a step of exactly one row does on the side: its own product waits for the weights to
-// stream in, and leaves the multiplier idle meanwhile. y[r, 16 * block + lane] for side_rows rows and blocks
-// [block_begin, block_end); it must not write what the step reads.
-inline constexpr int side_rows = 8;
+// stream in, and leaves the multiplier idle meanwhile. y[r, 16 * block + lane] for `rows` rows and blocks
+// [block_begin, block_end), in tiles of 8 rows by a block or of 4 by a whole panel: the former reads the
+// weights half as often, the latter takes half the loads. It must not write what the step reads.
+inline constexpr int side_rows_by_block = 8, side_rows_by_panel = 4;
 struct SideProduct {
   MatrixView weights;
-  const std::uint8_t* q;                // side_rows rows, as interleave_rows makes them
-  const RowQuantization* quantization;  // [side_rows]
+  int rows;                             // one of the two
+  const std::uint8_t* q;                // these rows, as interleave_rows makes them
+  const RowQuantization* quantization;  // [rows]
   const float* bias;
   float* y;
   std::ptrdiff_t y_stride;

@@ -111,7 +111,7 @@ void unpack_qint8(const PackedMatrix& packed, std::int8_t* weight, float* scale)
 
 void interleave_rows(const Rows& rows, int inputs, std::uint8_t* to) {
   for (int k = 0; k < inputs; k += input_group)
-    for (int r = 0; r < side_rows; ++r, to += input_group)
+    for (int r = 0; r < rows.count; ++r, to += input_group)
       std::memcpy(to, rows.q + r * rows.stride + k, input_group);
 }
 

@@ -32,9 +32,9 @@ PackedMatrix pack_float32(const float* weight, int rows, int inputs, int gates);
 PackedMatrix pack_float16(const std::uint16_t* weight, int rows, int inputs, int gates);
 PackedMatrix pack_qint8(const std::int8_t* weight, const float* scale, int rows, int inputs, int gates);
 
-// The rows that a side product reads: input group 0 of all side_rows rows, then group 1 of all, and so on.
-// One pointer reaches them, which leaves registers for the rest. `to` has room for side_rows * `inputs`
-// values, rounded up to whole groups.
+// The rows that a side product reads: input group 0 of all rows, then group 1 of all, and so on. One pointer
+// reaches them, which leaves registers for the rest. `to` has room for all of them, `inputs` rounded up to
+// whole groups.
 void interleave_rows(const Rows& rows, int inputs, std::uint8_t* to);
 
 // Writes what pack_... was given.

@@ -225,7 +225,44 @@ struct SimdKernels {
     }
   };
 
-  // ---- A step of one row, two panels at a time ----
+  // ---- A step of one row ----
+
+  template <int gates>
+  static const std::int8_t* panel_weights(const MatrixView& w, int panel) {
+    const std::ptrdiff_t groups = (w.inputs + input_group - 1) / input_group;
+    return static_cast<const std::int8_t*>(w.weights) + panel * groups * gates * block_rows * input_group;
+  }
+
+  // What a panel's sums start from.
+  template <int gates>
+  static void start_panel(const StepArgs& a, int panel, I (&sums)[gates]) {
+#pragma GCC unroll 4
+    for (int b = 0; b < gates; ++b)
+      sums[b] = Qint8::start(*a.rows.quantization,
+                             a.weights.row_sum + (std::ptrdiff_t{panel} * gates + b) * block_rows);
+  }
+  // Adds the products of the group of inputs at q with the panel's lines at w.
+  template <int gates>
+  static void dot_group(I (&sums)[gates], const std::int8_t* w, typename S::A q) {
+#pragma GCC unroll 4
+    for (int b = 0; b < gates; ++b) S::dot_line(sums[b], w + b * std::ptrdiff_t{block_rows * input_group}, q);
+  }
+  // The new state of `panels` panels from their sums; finish.operator()<panels>(places, gates) makes it.
+  template <int panels, int gates, class Addends, class Finish>
+  static void finish_panels(const StepArgs& a, const int (&at)[panels], const I (*sums)[1][gates],
+                            const Addends& addend_of, const Finish& finish) {
+    F y[panels][gates];
+    Place places[panels];
+#pragma GCC unroll 2
+    for (int p = 0; p < panels; ++p) {
+      places[p] = {at[p], 0};
+      F row[1][gates];
+      Qint8::to_float(row, sums[p], a.weights, a.rows, 0, at[p], addend_of(at[p], 0));
+#pragma GCC unroll 4
+      for (int g = 0; g < gates; ++g) y[p][g] = row[0][g];
+    }
+    finish.template operator()<panels>(places, y);
+  }
 
   // Up to 64 KiB, of which the first cache holds most, weights arrive about as fast as they are multiplied,
   // and what counts is how much there is to do besides: two panels at a time share an activation, and the
@@ -234,101 +271,144 @@ struct SimdKernels {
   static constexpr std::ptrdiff_t near_bytes = 64 << 10;
   static bool in_pairs(const StepArgs& a) {
     const std::ptrdiff_t panels = a.panel_end - a.panel_begin;
-    return a.rows.count == 1 &&
-           (a.side != nullptr || panels * a.weights.panel_rows() * a.weights.inputs <= near_bytes);
+    return a.rows.count == 1 && panels * a.weights.panel_rows() * a.weights.inputs <= near_bytes;
   }
 
-  // Sums of one row with `panels` panels of `gates` blocks, and, while these weights stream in, of side_rows
-  // rows with one block.
-  template <int panels, int gates>
-  static void sums_of_row(I (*sums)[1][gates], const std::uint8_t* q, const std::int8_t* w, int groups,
-                          I (&side)[side_rows], const std::uint8_t* x, const std::int8_t* side_w,
-                          int side_groups) {
-    constexpr std::ptrdiff_t line = block_rows * input_group;
-    const std::ptrdiff_t panel_bytes = groups * gates * line;
-    const auto own = [&](int g) __attribute__((always_inline)) {
-      const typename S::A a = S::broadcast(q + std::ptrdiff_t{g} * input_group);
-#pragma GCC unroll 2
-      for (int p = 0; p < panels; ++p)
-#pragma GCC unroll 4
-        for (int b = 0; b < gates; ++b)
-          S::dot_line(sums[p][0][b], w + p * panel_bytes + (g * std::ptrdiff_t{gates} + b) * line, a);
-    };
-    const auto other = [&](int g) __attribute__((always_inline)) {
-      const typename S::W weights = S::load_weights(side_w + g * std::ptrdiff_t{gates} * line);
-#pragma GCC unroll 8
-      for (int r = 0; r < side_rows; ++r)
-        S::dot(side[r], weights, S::broadcast(x + (std::ptrdiff_t{g} * side_rows + r) * input_group));
-    };
-    const int both = groups < side_groups ? groups : side_groups;
-    for (int g = 0; g < both; ++g) {
-      own(g);
-      other(g);
-    }
-    for (int g = both; g < groups; ++g) own(g);
-    for (int g = both; g < side_groups; ++g) other(g);
-  }
-
-  // All panels of a step of one row, in pairs, each with a block of the side product if there is one; then
-  // what is left of that. finish.operator()<panels>(places, gates) makes a new state of the gates.
-  template <int gates, bool with_side, class Addends, class Finish>
+  template <int gates, class Addends, class Finish>
   static void pairs_of_panels(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
-    static constexpr SideProduct nothing{};
-    const MatrixView& w = a.weights;
-    const SideProduct& side = with_side ? *a.side : nothing;
-    const int groups = (w.inputs + input_group - 1) / input_group;
-    const int side_groups = (side.weights.inputs + input_group - 1) / input_group;
-    int block = side.block_begin;
-    const auto run = [&]<int panels>(int panel) __attribute__((always_inline)) {
-      constexpr std::ptrdiff_t line = block_rows * input_group;
-      constexpr int count = panels > 0 ? panels : 1;
-      I sums[count][1][gates], side_sums[side_rows];
+    const int groups = (a.weights.inputs + input_group - 1) / input_group;
+    const auto run = [&]<int panels>(const int(&at)[panels]) __attribute__((always_inline)) {
+      I sums[panels][1][gates];
 #pragma GCC unroll 2
       for (int p = 0; p < panels; ++p)
 #pragma GCC unroll 4
         for (int b = 0; b < gates; ++b)
           sums[p][0][b] = Qint8::start(*a.rows.quantization,
-                                       w.row_sum + (std::ptrdiff_t{panel + p} * gates + b) * block_rows);
-      const bool has_side = with_side && block < side.block_end;
-      const std::ptrdiff_t n = std::ptrdiff_t{block} * block_rows;
-      if (has_side) {
-#pragma GCC unroll 8
-        for (int r = 0; r < side_rows; ++r)
-          side_sums[r] = Qint8::start(side.quantization[r], side.weights.row_sum + n);
-      }
-      const std::ptrdiff_t side_panel = block / gates;
-      const std::int8_t* side_w = static_cast<const std::int8_t*>(side.weights.weights) +
-                                  (side_panel * side_groups * gates + block % gates) * line;
-      sums_of_row<panels, gates>(
-          sums, a.rows.q,
-          static_cast<const std::int8_t*>(w.weights) + std::ptrdiff_t{panel} * groups * gates * line,
-          panels > 0 ? groups : 0, side_sums, side.q, side_w, has_side ? side_groups : 0);
-      if constexpr (panels > 0) {
-        F y[panels][gates];
-        Place places[panels];
+                                       a.weights.row_sum + (std::ptrdiff_t{at[p]} * gates + b) * block_rows);
+      const std::int8_t* w = panel_weights<gates>(a.weights, at[0]);
+      for (int g = 0; g < groups; ++g) {
+        const typename S::A q = S::broadcast(a.rows.q + std::ptrdiff_t{g} * input_group);
 #pragma GCC unroll 2
-        for (int p = 0; p < panels; ++p) {
-          places[p] = {panel + p, 0};
-          F row[1][gates];
-          Qint8::to_float(row, sums[p], w, a.rows, 0, panel + p, addend_of(panel + p, 0));
-#pragma GCC unroll 4
-          for (int g = 0; g < gates; ++g) y[p][g] = row[0][g];
-        }
-        finish.template operator()<panels>(places, y);
+        for (int p = 0; p < panels; ++p)
+          dot_group(sums[p][0], w + (std::ptrdiff_t{p} * groups + g) * gates * block_rows * input_group, q);
       }
-      if (!has_side) return;
-      const F scale = S::load(side.weights.scale + n), bias = S::load(side.bias + n);
-#pragma GCC unroll 8
-      for (int r = 0; r < side_rows; ++r)
-        S::store(side.y + r * side.y_stride + n,
-                 S::fma(S::to_float(side_sums[r]), S::mul(S::set1(side.quantization[r].scale), scale), bias));
-      ++block;
+      finish_panels<panels>(a, at, sums, addend_of, finish);
     };
     const int count = a.panel_end - a.panel_begin;
-    for (int i = 0; i + 2 <= count; i += 2)
-      run.template operator()<2>(a.backward ? a.panel_end - 2 - i : a.panel_begin + i);
-    if (count % 2 == 1) run.template operator()<1>(a.backward ? a.panel_begin : a.panel_end - 1);
-    while (block < side.block_end) run.template operator()<0>(a.panel_begin);
+    for (int i = 0; i + 2 <= count; i += 2) {
+      const int first = a.backward ? a.panel_end - 2 - i : a.panel_begin + i;
+      run.template operator()<2>({first, first + 1});
+    }
+    if (count % 2 == 1) run.template operator()<1>({a.backward ? a.panel_begin : a.panel_end - 1});
+  }
+
+  // A step with another product on the side. A tile of that, side_rows rows by side_blocks blocks, stays in
+  // registers while the step's own panels stream through: a group of inputs of the tile for every few groups
+  // of theirs, so that both take about as many multiplications. The panels' gates wait until the tile is
+  // done.
+  template <int gates, int side_rows, int side_blocks, class Addends, class Finish>
+  static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
+    constexpr std::ptrdiff_t line = block_rows * input_group, group = gates * line;
+    constexpr int rows_at_once = 4 / side_blocks > 0 ? 4 / side_blocks : 1;
+    constexpr int own_groups = side_rows / rows_at_once;  // for one of the tile
+    constexpr int most_waiting = 8;
+    const SideProduct& side = *a.side;
+    const int groups = (a.weights.inputs + input_group - 1) / input_group;
+    const int count = a.panel_end - a.panel_begin;
+    int done = 0;
+    const int first_panel = a.backward ? a.panel_end - 1 : a.panel_begin, direction = a.backward ? -1 : 1;
+    const auto panel_at = [&](int i) { return first_panel + (done + i) * direction; };
+    I waiting[most_waiting][1][gates];
+    const auto finish_waiting = [&](int n) {
+      int i = 0;
+      for (; i + 2 <= n; i += 2)
+        finish_panels<2>(a, {panel_at(i), panel_at(i + 1)}, waiting + i, addend_of, finish);
+      if (i < n) finish_panels<1>(a, {panel_at(i)}, waiting + i, addend_of, finish);
+      done += n;
+    };
+    for (int block = side.block_begin; block < side.block_end; block += side_blocks) {
+      const std::ptrdiff_t first = std::ptrdiff_t{block} * block_rows;
+      const std::int8_t* side_w = panel_weights<gates>(side.weights, block / gates) + block % gates * line;
+      const std::uint8_t* x = side.q;
+      int left = (side.weights.inputs + input_group - 1) / input_group;
+      I tile[side_rows][side_blocks];
+#pragma GCC unroll 8
+      for (int r = 0; r < side_rows; ++r)
+#pragma GCC unroll 4
+        for (int b = 0; b < side_blocks; ++b)
+          tile[r][b] = Qint8::start(side.quantization[r], side.weights.row_sum + first + b * block_rows);
+      typename S::W weights[side_blocks];
+      const auto load_weights = [&]() __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (int b = 0; b < side_blocks; ++b) weights[b] = S::load_weights(side_w + b * line);
+      };
+      const auto dot_rows = [&](int i) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (int r = i * rows_at_once; r < (i + 1) * rows_at_once; ++r) {
+          const typename S::A q = S::broadcast(x + r * input_group);
+#pragma GCC unroll 4
+          for (int b = 0; b < side_blocks; ++b) S::dot(tile[r][b], weights[b], q);
+        }
+      };
+      const auto next_group = [&]() __attribute__((always_inline)) {
+        side_w += group;
+        x += side_rows * input_group;
+        --left;
+      };
+      int n = 0;
+      for (; left > 0 && n < most_waiting && done + n < count; ++n) {
+        const std::int8_t* w = panel_weights<gates>(a.weights, panel_at(n));
+        const std::uint8_t* q = a.rows.q;
+        I sums[gates];
+        start_panel(a, panel_at(n), sums);
+        int g = groups;
+        for (; g >= own_groups && left > 0;
+             g -= own_groups, w += own_groups * group, q += own_groups * input_group) {
+          load_weights();
+#pragma GCC unroll 4
+          for (int i = 0; i < own_groups; ++i) {
+            dot_group(sums, w + i * group, S::broadcast(q + i * input_group));
+            dot_rows(i);
+          }
+          next_group();
+        }
+        for (; g > 0; --g, w += group, q += input_group) dot_group(sums, w, S::broadcast(q));
+#pragma GCC unroll 4
+        for (int b = 0; b < gates; ++b) waiting[n][0][b] = sums[b];
+      }
+      while (left > 0) {
+        load_weights();
+#pragma GCC unroll 4
+        for (int i = 0; i < own_groups; ++i) dot_rows(i);
+        next_group();
+      }
+      F scale[side_blocks], bias[side_blocks];
+#pragma GCC unroll 4
+      for (int b = 0; b < side_blocks; ++b) {
+        scale[b] = S::load(side.weights.scale + first + b * block_rows);
+        bias[b] = S::load(side.bias + first + b * block_rows);
+      }
+      // Copies: the compiler must take it that a store changes what *a.side says.
+      const RowQuantization* quantization = side.quantization;
+      float* y = side.y + first;
+      const std::ptrdiff_t y_stride = side.y_stride;
+#pragma GCC unroll 8
+      for (int r = 0; r < side_rows; ++r) {
+        const F row_scale = S::set1(quantization[r].scale);
+#pragma GCC unroll 4
+        for (int b = 0; b < side_blocks; ++b)
+          S::store(y + r * y_stride + b * block_rows,
+                   S::fma(S::to_float(tile[r][b]), S::mul(row_scale, scale[b]), bias[b]));
+      }
+      finish_waiting(n);
+    }
+    for (; done < count; ++done) {
+      I sums[1][gates];
+      Qint8::sum_two_streams(sums, a.rows.q, *a.rows.quantization,
+                             panel_weights<gates>(a.weights, panel_at(0)),
+                             a.weights.row_sum + std::ptrdiff_t{panel_at(0)} * gates * block_rows, groups);
+      finish_panels<1>(a, {panel_at(0)}, &sums, addend_of, finish);
+    }
   }
 
   // float, or halves as uint16.
@@ -504,22 +584,41 @@ struct SimdKernels {
     }
   };
 
+  // Makes the new state of N panels, or rows, of their gates.
+  template <int gate_count, class Finish>
+  struct NewState {
+    const StepArgs& a;
+    Range& range;
+    template <int N>
+    void operator()(const Place* at, const F (*gates)[gate_count]) const {
+      split<N>(Finish::template run<N>(a, at, gates),
+               [&](int n, F h) { put_h(a, at[n].panel * block_rows, at[n].row, h, range); });
+    }
+  };
+
+  // Compiled by itself, as the registers of the others are not to be spilled for it.
+  template <int gate_count, class Finish, class AddendOf>
+  __attribute__((noinline, flatten)) static void step_with_side(const StepArgs& a,
+                                                                const AddendOf& addend_of) {
+    Range range;
+    const NewState<gate_count, Finish> finish{a, range};
+    if (a.side->rows == side_rows_by_panel)
+      panels_with_side<gate_count, side_rows_by_panel, gate_count>(a, addend_of, finish);
+    else
+      panels_with_side<gate_count, side_rows_by_block, 1>(a, addend_of, finish);
+    quantize_h(a, range);
+  }
+
   // A step of an LSTM or a GRU. addend_of(panel, r) is what the product of row r is added to; Finish makes h
   // of gates.
   template <class Product, int gate_count, class Finish, class AddendOf>
   static void gated_step(const StepArgs& a, const AddendOf& addend_of) {
     Range range;
-    const auto finish = [&]<int N>(const Place* at, const F(*gates)[gate_count])
-        __attribute__((always_inline)) {
-      split<N>(Finish::template run<N>(a, at, gates),
-               [&](int n, F h) { put_h(a, at[n].panel * block_rows, at[n].row, h, range); });
-    };
+    const NewState<gate_count, Finish> finish{a, range};
     if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
+      if (a.side != nullptr) return step_with_side<gate_count, Finish>(a, addend_of);
       if (in_pairs(a)) {
-        if (a.side != nullptr)
-          pairs_of_panels<gate_count, true>(a, addend_of, finish);
-        else
-          pairs_of_panels<gate_count, false>(a, addend_of, finish);
+        pairs_of_panels<gate_count>(a, addend_of, finish);
         return quantize_h(a, range);
       }
     }

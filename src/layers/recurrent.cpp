@@ -27,10 +27,17 @@ constexpr std::int64_t work_for_a_team_a_step = 1 << 17, work_for_a_team = 1 << 
 constexpr std::int64_t chunk_bytes = 256 << 10;
 constexpr std::int64_t chunk_rows_at_least = 24;
 
-// Working ahead reads the input weights once for eight rows, out of order. Where they come from far away,
-// fewer and longer passes over them are faster: at 1024 units (4 MiB) it gains 5 percent, at 1536 (9 MiB) it
-// costs 50.
-constexpr std::size_t most_bytes_to_work_ahead = std::size_t{4} << 20;
+// When a step makes a part of the next steps' input product on the side (0005).
+//
+// Zen 4, eight rows by a block: it reads the input weights once for eight rows, out of order. Where they come
+// from far away, fewer and longer passes over them are faster: at 1024 units (4 MiB) it gains 5 percent, at
+// 1536 (9 MiB) it costs 50.
+constexpr std::size_t most_side_bytes_of_zen4 = std::size_t{4} << 20;
+// Others, four rows by a panel: both parts' weights must stay in the second cache, of 1 MiB where it was
+// measured, on Zen 5. Few of them gain nothing there: the cache then delivers lines at two thirds of its
+// rate.
+constexpr std::size_t least_bytes_of_both = std::size_t{384} << 10,
+                      most_bytes_of_both = std::size_t{896} << 10;
 
 std::size_t to_size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
 
@@ -78,7 +85,7 @@ struct Pass {
   std::ptrdiff_t output_time, output_row;
   const int* active;  // [steps]: rows that are longer than that; or null: all
   int chunk_steps;
-  bool ahead;  // the groups of steps are of side_rows, and each makes the next one's input part
+  int side_rows;  // 0, or how many steps a group has; each then makes the next one's input part on the side
 
   bool quantized() const { return state != nullptr; }
   int batch() const { return call.batch; }
@@ -149,11 +156,11 @@ struct Pass {
     float* pre;
   };
   Group group_at(int begin) const {
-    const int wanted = ahead ? kernels::side_rows : chunk_steps;
+    const int wanted = side_rows > 0 ? side_rows : chunk_steps;
     // The last group of those that work ahead reaches back to be whole.
-    const int count = ahead ? wanted : std::min(wanted, call.steps - begin);
+    const int count = side_rows > 0 ? wanted : std::min(wanted, call.steps - begin);
     const int first = std::clamp(reverse ? call.steps - begin - count : begin, 0, call.steps - count);
-    const std::ptrdiff_t half = ahead ? begin / wanted % 2 * wanted : 0;
+    const std::ptrdiff_t half = side_rows > 0 ? begin / wanted % 2 * wanted : 0;
     return {first, count, scratch.pre.data() + half * batch() * pre_stride()};
   }
   std::ptrdiff_t pre_stride() const { return std::ptrdiff_t{direction.hh.blocks} * kernels::block_rows; }
@@ -182,20 +189,23 @@ struct Pass {
                                                    .panel_end = panels.end});
   }
 
-  // The part of the next group's product that belongs to step `i` of a group: of a member's blocks, an equal
+  // The part of the next group's product that belongs to step `i` of a group: of a member's tiles, an equal
   // share.
   kernels::SideProduct side_product(const Group& next, int i, Team::Slice<int> panels,
                                     const std::uint8_t* q) const {
-    const int gates = direction.ih.gates, begin = panels.begin * gates,
-              blocks = (panels.end - panels.begin) * gates;
+    const int gates = direction.ih.gates;
+    const int blocks = side_rows == kernels::side_rows_by_panel ? gates : 1;  // of a tile
+    const int tiles = (panels.end - panels.begin) * gates / blocks;
+    const auto cut = [&](int step) { return panels.begin * gates + tiles * step / side_rows * blocks; };
     return {.weights = direction.ih.view(),
+            .rows = side_rows,
             .q = q,
             .quantization = input_rows(next).quantization,
             .bias = direction.bias.data(),
             .y = next.pre,
             .y_stride = pre_stride(),
-            .block_begin = begin + blocks * i / kernels::side_rows,
-            .block_end = begin + blocks * (i + 1) / kernels::side_rows};
+            .block_begin = cut(i),
+            .block_end = cut(i + 1)};
   }
 
   // h, of hidden_size, becomes the output, of proj_size.
@@ -251,9 +261,9 @@ struct Pass {
     team.barrier();
     Group group{}, next{};
     for (int begin = 0; begin < call.steps; begin += group.count) {
-      group = ahead && begin > 0 ? next : group_at(begin);
-      if (!ahead || begin == 0) project_input(group, panels);
-      const bool has_next = ahead && begin + group.count < call.steps;
+      group = side_rows > 0 && begin > 0 ? next : group_at(begin);
+      if (side_rows == 0 || begin == 0) project_input(group, panels);
+      const bool has_next = side_rows > 0 && begin + group.count < call.steps;
       if (has_next) {
         next = group_at(begin + group.count);
         kernels::interleave_rows(input_rows(next), direction.ih.inputs, interleaved);
@@ -263,7 +273,8 @@ struct Pass {
         args.rows = state_before(team, i);
         args.pre = group.pre + std::ptrdiff_t{time(i) - group.first} * batch() * pre_stride();
         args.h = projected ? scratch.hidden.data() : h;
-        args.backward = i % 2 == 1;
+        // Not where two parts' weights take turns in the caches: there one direction is faster.
+        args.backward = side_rows != kernels::side_rows_by_panel && i % 2 == 1;
         if (quantizes_itself) args.next = next_row(slot_after(time(i)));
         if (has_next) side = side_product(next, i - begin, panels, interleaved);
         args.side = has_next ? &side : nullptr;
@@ -323,28 +334,33 @@ struct Forward {
         std::fill_n(call.output + t * call.output_time + b * call.output_row, width, 0.0f);
   }
 
-  // The multiplier must idle while weights stream in. Where it takes two instructions a cycle it hardly does,
-  // and to work ahead is slower, since both parts' weights then share the caches: at 512 units by a fifth.
-  bool gains_ahead = base::multiplies_in_halves() || base::all_paths;
-
   bool may_work_ahead() const {
-    return gains_ahead && quantized && call.batch == 1 && call.lengths == nullptr &&
-           weights.kernels->side_products && weights.cell != Cell::rnn && call.steps > kernels::side_rows;
+    return quantized && call.batch == 1 && call.lengths == nullptr && weights.kernels->side_products &&
+           weights.cell != Cell::rnn && call.steps > kernels::side_rows_by_block;
   }
-  bool works_ahead(const RecurrentDirection& direction) const {
-    return may_work_ahead() && direction.ih.weights.size() <= most_bytes_to_work_ahead;
+  // How many rows a step's side product has: none where it gains nothing.
+  int side_rows(const RecurrentDirection& direction, int threads) const {
+    if (!may_work_ahead()) return 0;
+    const std::size_t ih = direction.ih.weights.size();
+    if (base::all_paths)
+      return direction.ih.inputs % 2 == 0 ? kernels::side_rows_by_panel : kernels::side_rows_by_block;
+    if (base::multiplies_in_halves()) return ih <= most_side_bytes_of_zen4 ? kernels::side_rows_by_block : 0;
+    const std::size_t hh = direction.hh.weights.size(), both = (ih + hh) / to_size(threads);
+    const bool gains = both >= least_bytes_of_both && both <= most_bytes_of_both && ih <= 4 * hh;
+    return gains ? kernels::side_rows_by_panel : 0;
   }
 
   void reserve(std::ptrdiff_t pre_stride, int chunk_steps, int threads) const {
     const std::size_t batch = to_size(call.batch), units = to_size(weights.hidden_size);
-    scratch.pre.reserve(to_size(std::max(chunk_steps, may_work_ahead() ? 2 * kernels::side_rows : 0)) *
-                        batch * to_size(pre_stride));
+    scratch.pre.reserve(
+        to_size(std::max(chunk_steps, may_work_ahead() ? 2 * kernels::side_rows_by_block : 0)) * batch *
+        to_size(pre_stride));
     scratch.members.resize(std::max(scratch.members.size(), to_size(threads)));
     const int most_inputs = std::max(weights.input_size, weights.directions * weights.state_size());
     for (int rank = 0; rank < threads; ++rank) {
       RecurrentScratch::Member& member = scratch.members[to_size(rank)];
       if (quantized && rank > 0) member.state.reserve(batch, weights.state_size());
-      if (may_work_ahead()) member.side.reserve(to_size(kernels::side_rows * padded(most_inputs)));
+      if (may_work_ahead()) member.side.reserve(to_size(kernels::side_rows_by_block * padded(most_inputs)));
     }
     scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
     scratch.zeros.reserve(
@@ -423,7 +439,7 @@ struct Forward {
                         .output_row = to.row,
                         .active = call.lengths != nullptr ? scratch.active.data() : nullptr,
                         .chunk_steps = chunk_steps,
-                        .ahead = works_ahead(weights.layers[to_size(index)])};
+                        .side_rows = side_rows(weights.layers[to_size(index)], threads)};
         const bool quantize_input = quantize && d == 0;
         base::run_team(threads, [&](Team& team) {
           if (quantize_input) {

@@ -18,22 +18,26 @@ struct Outcome {
   RowQuantization quantization;
 };
 
-// One step of one int8 row, and the side product of side_rows rows; all in one call, or one by one.
+// One step of one int8 row, and a product on the side; all in one call, or one by one.
 struct FusedCase {
   Cell cell;
   bool relu;
-  int hidden, side_inputs;
+  int hidden, side_rows, side_inputs;
   Weights weights, side_weights;
+  int side_panels;  // how many of them a step does on the side
   std::vector<float> h, pre, hidden_bias, state, side_bias;
   std::vector<std::vector<float>> side_x;
 
-  FusedCase(Random& random, Cell of_cell, bool with_relu, int hidden_size, int inputs_of_side)
+  FusedCase(Random& random, Cell of_cell, bool with_relu, int hidden_size, int rows_of_side,
+            int inputs_of_side)
       : cell(of_cell),
         relu(with_relu),
         hidden(hidden_size),
+        side_rows(rows_of_side),
         side_inputs(inputs_of_side),
         weights(random, Format::qint8, gates_of(cell) * hidden, hidden, gates_of(cell)),
         side_weights(random, Format::qint8, gates_of(cell) * hidden, side_inputs, gates_of(cell)),
+        side_panels(random.integer(0, side_weights.panels())),
         h(random_row(random, hidden, random.integer(0, 9) == 0 ? finite_kinds : 0)),  // sometimes with a NaN
         pre(random_row(random, gates_of(cell) * hidden, 0)),
         hidden_bias(random_row(random, hidden, 0)),
@@ -71,14 +75,10 @@ struct FusedCase {
     const Rows side_input = {side_bytes.data(), side_quantization.data(), nullptr, stride, side_rows};
     base::Buffer<std::uint8_t> interleaved(to_size(side_rows * stride));
     interleave_rows(side_input, side_inputs, interleaved.data());
-    const SideProduct side = {side_weights.view(),
-                              interleaved.data(),
-                              side_quantization.data(),
-                              packed_bias.data(),
-                              outcome.side.data(),
-                              packed_gates,
-                              0,
-                              side_weights.blocks()};
+    const SideProduct side = {
+        side_weights.view(), side_rows,           interleaved.data(), side_quantization.data(),
+        packed_bias.data(),  outcome.side.data(), packed_gates,       0,
+        side_panels * gates};
     const bool on_the_side = besides.side && table.side_products && cell != Cell::rnn;
     StepArgs args{.weights = weights.view(),
                   .rows = {bytes.data(), &quantization, nullptr, stride, 1},
@@ -97,9 +97,9 @@ struct FusedCase {
     if (besides.next) args.next = {row.data(), next.data(), &outcome.quantization};
     if (on_the_side) args.side = &side;
     table.step(cell, Format::qint8)(args);
-    if (!on_the_side)
-      table.project(Format::qint8)({side_weights.view(), side_input, packed_bias.data(), outcome.side.data(),
-                                    packed_gates, packed_gates, 0, side_weights.panels()});
+    table.project(Format::qint8)({side_weights.view(), side_input, packed_bias.data(), outcome.side.data(),
+                                  packed_gates, packed_gates, on_the_side ? side_panels : 0,
+                                  side_weights.panels()});
     if (!besides.next)
       table.quantize_rows({outcome.h.data(), 0, next.data(), 0, &outcome.quantization, 1, hidden});
     outcome.state.assign(carried.data(), carried.data() + hidden);
@@ -130,12 +130,17 @@ TEST(FusedStep, ChangesNoBit) {
     Random random;
     std::int64_t cases = 0;
     for (const int hidden : hidden_sizes) {
-      for (const int side_inputs : {1, hidden, random.integer(1, 70), 129}) {
+      for (const auto& [side_rows, side_inputs] :
+           {std::pair{side_rows_by_block, random.integer(1, 70)}, std::pair{side_rows_by_block, hidden},
+            std::pair{side_rows_by_block, 129}, std::pair{side_rows_by_panel, random.integer(1, 70)},
+            std::pair{side_rows_by_panel, hidden}, std::pair{side_rows_by_panel, 129},
+            std::pair{side_rows_by_panel, 300}}) {
         for (const auto& [cell, relu] : {std::pair{Cell::lstm, false}, std::pair{Cell::gru, false},
                                          std::pair{Cell::rnn, false}, std::pair{Cell::rnn, true}}) {
           SCOPED_TRACE(std::string(table->name) + ", cell " + std::to_string(static_cast<int>(cell)) +
-                       ", hidden " + std::to_string(hidden) + ", side " + std::to_string(side_inputs));
-          const FusedCase test(random, cell, relu, hidden, side_inputs);
+                       ", hidden " + std::to_string(hidden) + ", side " + std::to_string(side_rows) + " x " +
+                       std::to_string(side_inputs));
+          const FusedCase test(random, cell, relu, hidden, side_rows, side_inputs);
           const Outcome expected = test.run(scalar, {});
           for (int which = 0; which < 8; ++which) {
             const FusedCase::Besides besides{(which & 1) != 0, (which & 2) != 0, (which & 4) != 0};
