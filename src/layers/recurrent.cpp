@@ -1,7 +1,9 @@
 #include "layers/recurrent.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <exception>
 
 #include "base/all_paths.h"
 #include "base/cpu.h"
@@ -21,6 +23,10 @@ using kernels::Rows;
 // below these many multiplications in a step and in a call one thread is faster, or nearly as fast and a
 // better neighbour.
 constexpr std::int64_t work_for_a_team_a_step = 1 << 17, work_for_a_team = 1 << 24;
+
+// From so many sequences for each thread on, threads take sequences, not units: they read all weights, but
+// never wait for one another. Fewer rows than that multiply more slowly than they come.
+constexpr int sequences_for_a_thread = 4;
 
 // The input's part of the gates is computed for a few steps ahead at a time: enough rows for the product to
 // run at full speed, few enough to be in cache when the recurrence reads them.
@@ -296,8 +302,9 @@ struct Forward {
   bool quantized = weights.format() == Format::qint8;
   int num_layers = static_cast<int>(weights.layers.size()) / weights.directions;
   int rows = call.steps * call.batch;
-  std::ptrdiff_t h_size = std::ptrdiff_t{call.batch} * weights.state_size();
-  std::ptrdiff_t c_size = std::ptrdiff_t{call.batch} * weights.hidden_size;
+  std::ptrdiff_t whole_batch = call.whole_batch > 0 ? call.whole_batch : call.batch;
+  std::ptrdiff_t h_size = whole_batch * weights.state_size();
+  std::ptrdiff_t c_size = whole_batch * weights.hidden_size;
 
   // What a step carries on in float: c of an LSTM, h of a GRU.
   void load_carried(std::ptrdiff_t index) const {
@@ -378,14 +385,54 @@ struct Forward {
     }
   }
 
+  // Not where int8 rows come with the call or lengths differ: rows of a part are then not evenly spaced, and
+  // parts not equal.
+  bool divides_sequences(int threads) const {
+    if (threads == 1 || call.lengths != nullptr || call.quantized_input != nullptr) return false;
+    return base::all_paths ? call.batch % 2 == 0 : call.batch / threads >= sequences_for_a_thread;
+  }
+
+  // The sequences in so many parts, each a call of its own. A team may be smaller than that.
+  void run_parts(int count) const {
+    if (scratch.parts.size() < to_size(count)) scratch.parts.resize(to_size(count));
+    std::atomic<bool> failed = false;
+    std::exception_ptr failure;  // the first: a team's body must not throw
+    base::run_team(count, [&](Team& team) {
+      for (int part = team.rank(); part < count; part += team.size()) {
+        const auto cut = [&](int i) { return static_cast<int>(std::int64_t{call.batch} * i / count); };
+        const std::ptrdiff_t begin = cut(part), h = begin * weights.state_size(),
+                             c = begin * weights.hidden_size;
+        RecurrentCall own = call;
+        own.batch = cut(part + 1) - cut(part);
+        if (own.batch == 0) continue;
+        own.whole_batch = static_cast<int>(whole_batch);
+        own.alone = true;
+        own.input += begin * call.input_row;
+        own.output += begin * call.output_row;
+        own.h_n += h;
+        if (own.h0 != nullptr) own.h0 += h;
+        if (own.c0 != nullptr) own.c0 += c;
+        if (own.c_n != nullptr) own.c_n += c;
+        try {
+          Forward{weights, own, scratch.parts[to_size(part)]}.run(nullptr);
+        } catch (...) {
+          if (!failed.exchange(true)) failure = std::current_exception();
+        }
+      }
+    });
+    if (failure) std::rethrow_exception(failure);
+  }
+
   void run(Rows* last_rows) const {
     const int directions = weights.directions, state_size = weights.state_size();
     const kernels::PackedMatrix& first_hh = weights.layers.front().hh;
     const std::ptrdiff_t pre_stride = std::ptrdiff_t{first_hh.blocks} * kernels::block_rows;
     const int chunk_steps = steps_in_chunk(call, pre_stride);
     const std::int64_t work = std::int64_t{first_hh.rows} * state_size * call.batch;
-    const bool together = !call.alone && base::worth_a_team(work, work_for_a_team_a_step) &&
-                          base::worth_a_team(work * call.steps * num_layers * directions, work_for_a_team);
+    const bool for_a_team =
+        !call.alone && base::worth_a_team(work * call.steps * num_layers * directions, work_for_a_team);
+    if (for_a_team && divides_sequences(num_threads())) return run_parts(num_threads());
+    const bool together = for_a_team && base::worth_a_team(work, work_for_a_team_a_step);
     const int threads = together ? std::min(num_threads(), first_hh.panels()) : 1;
     reserve(pre_stride, chunk_steps, threads);
 
@@ -504,6 +551,8 @@ void RecurrentScratch::reserve_as(const RecurrentScratch& other) {
     quantized(members[rank].state, other.members[rank].state);
     buffer(members[rank].side, other.members[rank].side);
   }
+  parts.resize(std::max(parts.size(), other.parts.size()));
+  for (std::size_t i = 0; i < other.parts.size(); ++i) parts[i].reserve_as(other.parts[i]);
   buffer(pre, other.pre);
   buffer(carried, other.carried);
   buffer(zeros, other.zeros);

@@ -53,6 +53,9 @@ struct RecurrentCall {
   // qint8 only. They must not live in the scratch of this call.
   const kernels::Rows* quantized_input = nullptr;
   bool alone = false;  // on the calling thread only, with no lock taken
+  // Where these sequences are a part of a batch: the whole one, whose size h0, c0, h_n and c_n have from one
+  // layer to the next; 0 where they are all.
+  int whole_batch = 0;
 };
 
 // Memory that calls use again.
@@ -73,16 +76,17 @@ struct RecurrentScratch {
     QuantizedRows state;              // [batch, state_size]: h, of all but the first
     base::Buffer<std::uint8_t> side;  // the input rows of the steps that come, interleaved
   };
-  std::vector<Member> members;  // of a team, by rank
+  std::vector<Member> members;          // of a team, by rank
+  std::vector<RecurrentScratch> parts;  // of a batch whose sequences are divided among threads
 
   // Room for the calls that `other` has room for.
   void reserve_as(const RecurrentScratch& other);
 };
 
 // Uses up to num_threads() threads. Floating-point settings are the caller's business
-// (base::FloatEnvironment). Where `last_rows` is not null and the weights are int8 in one direction, it is
-// set to the int8 rows of the output, in time order: what a next layer would multiply. They live in the
-// scratch.
+// (base::FloatEnvironment). Where `last_rows` is not null, the weights are int8 in one direction and threads
+// did not divide the sequences, it is set to the int8 rows of the output, in time order: what a next layer
+// would multiply. They live in the scratch.
 void recurrent_forward(const RecurrentWeights& weights, const RecurrentCall& call, RecurrentScratch& scratch,
                        kernels::Rows* last_rows = nullptr);
 

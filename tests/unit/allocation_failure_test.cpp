@@ -270,6 +270,16 @@ TEST_F(AllocationFailure, MoreThreads) {
   report_cases("threads: allocations that fail", points - 1);
 }
 
+// Of scratch that each thread makes for its own sequences.
+TEST_F(AllocationFailure, SequencesOnThreads) {
+  const Lstm lstm = quantized(Lstm({.input_size = 20, .hidden_size = 37, .num_layers = 2}));
+  const Tensor input = randn({3, 4, 20});
+  const LstmOutput expected = lstm(input);
+  set_num_threads(2);
+  with_each_failing(
+      "a batch on two threads", [&] { lstm(input); }, [&] { EXPECT_TRUE(same_bits(expected, lstm(input))); });
+}
+
 TEST_F(AllocationFailure, Streams) {
   const Lstm lstm = quantized(Lstm({.input_size = 6, .hidden_size = 9, .num_layers = 2}));
   with_each_failing(

@@ -274,6 +274,19 @@ inline std::vector<Case> large_cases(Random& random) {
       add({.kind = kind, .input_size = 64, .hidden_size = 738, .bias = false}, 19, false);
       if (kind == LayerKind::lstm)
         add({.kind = kind, .input_size = 50, .hidden_size = 300, .num_layers = 2, .proj_size = 177}, 4, true);
+      // Sequences for threads to divide among them.
+      const std::int64_t proj_size = kind == LayerKind::lstm ? 9 : 0;
+      cases.push_back(case_of(random,
+                              {.kind = kind,
+                               .input_size = 21,
+                               .hidden_size = 37,
+                               .num_layers = 2,
+                               .batch_first = true,
+                               .bidirectional = true,
+                               .proj_size = proj_size},
+                              dtype, 7, 6));
+      cases.push_back(case_of(random, {.kind = kind, .input_size = 40, .hidden_size = 48, .num_layers = 3},
+                              dtype, 9, 10));
     }
   return cases;
 }

@@ -28,15 +28,16 @@ namespace {
 
 class Threads : public SettingsTest {
  protected:
-  // Large enough for a team at each step, and of rows enough for each thread to have its own.
+  // Large enough for a team at each step, and of sequences and rows enough for each thread to have its own.
   const Lstm lstm_ = quantized(Lstm({.input_size = 20, .hidden_size = 400}));
   const Linear linear_ = quantized(Linear({.in_features = 20, .out_features = 40}));
-  const Tensor input_ = randn({10, 1, 20}), rows_ = randn({1031, 20});
-  const LstmOutput expected_ = lstm_(input_);
+  const Tensor input_ = randn({10, 1, 20}), batch_ = randn({3, 6, 20}), rows_ = randn({1031, 20});
+  const LstmOutput expected_ = lstm_(input_), expected_batch_ = lstm_(batch_);
   const Tensor expected_rows_ = linear_(rows_);
 
   bool is_right() const {
-    return same_bits(expected_, lstm_(input_)) && same_bits(expected_rows_, linear_(rows_));
+    return same_bits(expected_, lstm_(input_)) && same_bits(expected_batch_, lstm_(batch_)) &&
+           same_bits(expected_rows_, linear_(rows_));
   }
 
   void expect_two_callers_are_right() const {
