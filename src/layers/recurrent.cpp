@@ -91,7 +91,7 @@ struct Pass {
   std::ptrdiff_t output_time, output_row;
   const int* active;  // [steps]: rows that are longer than that; or null: all
   int chunk_steps;
-  int side_rows;  // 0, or how many steps a group has; each then makes the next one's input part on the side
+  int side_rows = 0;  // or how many steps a group has; each then makes the next one's input part on the side
 
   bool quantized() const { return state != nullptr; }
   int batch() const { return call.batch; }
@@ -392,12 +392,16 @@ struct Forward {
     return base::all_paths ? call.batch % 2 == 0 : call.batch / threads >= sequences_for_a_thread;
   }
 
-  // The sequences in so many parts, each a call of its own. A team may be smaller than that.
-  void run_parts(int count) const {
+  // The sequences in so many parts, each a call of its own. A team may be smaller than that; false where
+  // there is none, and nothing has been done.
+  bool run_parts(int count) const {
     if (scratch.parts.size() < to_size(count)) scratch.parts.resize(to_size(count));
     std::atomic<bool> failed = false;
     std::exception_ptr failure;  // the first: a team's body must not throw
+    bool is_team = false;
     base::run_team(count, [&](Team& team) {
+      if (team.size() == 1) return;
+      if (team.rank() == 0) is_team = true;
       for (int part = team.rank(); part < count; part += team.size()) {
         const auto cut = [&](int i) { return static_cast<int>(std::int64_t{call.batch} * i / count); };
         const std::ptrdiff_t begin = cut(part), h = begin * weights.state_size(),
@@ -421,6 +425,7 @@ struct Forward {
       }
     });
     if (failure) std::rethrow_exception(failure);
+    return is_team;
   }
 
   void run(Rows* last_rows) const {
@@ -431,8 +436,9 @@ struct Forward {
     const std::int64_t work = std::int64_t{first_hh.rows} * state_size * call.batch;
     const bool for_a_team =
         !call.alone && base::worth_a_team(work * call.steps * num_layers * directions, work_for_a_team);
-    if (for_a_team && divides_sequences(num_threads())) return run_parts(num_threads());
-    const bool together = for_a_team && base::worth_a_team(work, work_for_a_team_a_step);
+    const bool apart = for_a_team && divides_sequences(num_threads());
+    if (apart && run_parts(num_threads())) return;
+    const bool together = for_a_team && !apart && base::worth_a_team(work, work_for_a_team_a_step);
     const int threads = together ? std::min(num_threads(), first_hh.panels()) : 1;
     reserve(pre_stride, chunk_steps, threads);
 
@@ -485,8 +491,7 @@ struct Forward {
                         .output_time = to.time,
                         .output_row = to.row,
                         .active = call.lengths != nullptr ? scratch.active.data() : nullptr,
-                        .chunk_steps = chunk_steps,
-                        .side_rows = side_rows(weights.layers[to_size(index)], threads)};
+                        .chunk_steps = chunk_steps};
         const bool quantize_input = quantize && d == 0;
         base::run_team(threads, [&](Team& team) {
           if (quantize_input) {
@@ -496,7 +501,9 @@ struct Forward {
                   quantize_slice(*weights.kernels, x + at, spacing, inputs, {0, count}, scratch.input, first);
                 });
           }
-          pass.run(team);  // its first barrier comes before anyone reads these rows
+          Pass own = pass;
+          own.side_rows = side_rows(pass.direction, team.size());
+          own.run(team);  // its first barrier comes before anyone reads these rows
         });
         store_state(pass, index);
       }
