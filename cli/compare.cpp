@@ -58,8 +58,8 @@ int run(const Options& o) {
   const std::string dtypes[] = {dtype_of(models[0]), dtype_of(models[1])};
   const fourfold::Tensor input = fourfold::formats::read_npy(o.run.input);
 
-  const Outputs outputs[] = {run_model(models[0], input, o.run.lengths),
-                             run_model(models[1], input, o.run.lengths)};
+  const Outputs outputs[] = {run_model(o.paths[0], models[0], input, o.run),
+                             run_model(o.paths[1], models[1], input, o.run)};
   std::vector<std::pair<std::string, Difference>> differences;
   for (std::size_t i = 0; i < outputs[0].size(); ++i) {
     const auto& [name, expected] = outputs[0][i];

@@ -130,7 +130,9 @@ AnyModule load_to_run(const std::string& path, const RunOptions& options) {
   return taken;
 }
 
-Outputs run_model(const AnyModule& module, const fourfold::Tensor& input, const fourfold::Lengths& lengths) {
+Outputs run_model(const std::string& path, const AnyModule& module, const fourfold::Tensor& input,
+                  const RunOptions& options) try {
+  const fourfold::Lengths& lengths = options.lengths;
   return std::visit(
       [&]<class M>(const M& layer) -> Outputs {
         if constexpr (std::is_same_v<M, fourfold::Lstm>) {
@@ -151,6 +153,8 @@ Outputs run_model(const AnyModule& module, const fourfold::Tensor& input, const 
         }
       },
       module.value);
+} catch (const fourfold::InvalidArgument& error) {
+  throw fourfold::InvalidArgument(fmt::format("{} on {}: {}", path, options.input, error.what()));
 }
 
 }  // namespace cli

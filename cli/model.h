@@ -40,10 +40,11 @@ void add_run_options(CLI::App& command, RunOptions& options);
 // suggesting the nearest, or where a file does not say how it runs.
 fourfold::AnyModule load_to_run(const std::string& path, const RunOptions& options);
 
-// The tensors that a module gives, by name: "output", and of a recurrent layer its states.
+// The tensors that the module of file `path` gives for the input of `options`, by name: "output", and of a
+// recurrent layer its states. Throws InvalidArgument, which names both files, where it does not take that.
 using Outputs = std::vector<std::pair<std::string, fourfold::Tensor>>;
-Outputs run_model(const fourfold::AnyModule& module, const fourfold::Tensor& input,
-                  const fourfold::Lengths& lengths);
+Outputs run_model(const std::string& path, const fourfold::AnyModule& module, const fourfold::Tensor& input,
+                  const RunOptions& options);
 
 // The names of all modules below `module`, dotted.
 std::vector<std::string> module_names(const fourfold::AnyModule& module);

@@ -32,7 +32,7 @@ int run(const Options& o) {
   require_heard(o.run.checkpoint, {o.model});
   const fourfold::AnyModule model = load_to_run(o.model, o.run);
   const fourfold::Tensor input = fourfold::formats::read_npy(o.run.input);
-  const fourfold::Tensor output = run_model(model, input, o.run.lengths).front().second;
+  const fourfold::Tensor output = run_model(o.model, model, input, o.run).front().second;
   fourfold::formats::write_npy(o.output, output);
   if (o.json)
     print_json(

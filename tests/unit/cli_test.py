@@ -486,6 +486,7 @@ class Models(Test):
             ("has no module named 'x'", self.lstm, "--module", "x", *end),
             ("must end with .npy", self.lstm, "--input", self.input, "-o", self.output),
             ("must be in_features, 40", self.tagger, "--module", "decoder", *end),
+            (f"{self.tagger} on {self.input}: Linear: ", self.tagger, "--module", "decoder", *end),
             ("one entry for each of the 3", self.lstm, "--lengths", "7,2", *end),
             ("lengths[1] must be from 1 to 7", self.lstm, "--lengths", "7,8,1", *end),
             ("--lengths: 'x' is no length", self.lstm, "--lengths", "7,x,1", *end),
