@@ -302,17 +302,81 @@ struct SimdKernels {
     if (count % 2 == 1) run.template operator()<1>({a.backward ? a.panel_begin : a.panel_end - 1});
   }
 
-  // A step with another product on the side. A tile of that, side_rows rows by side_blocks blocks, stays in
-  // registers while the step's own panels stream through: a group of inputs of the tile for every few groups
-  // of theirs, so that both take about as many multiplications. The panels' gates wait until the tile is
-  // done.
+  // Of a product on the side, `rows` rows by `blocks` blocks, whose sums stay in registers while a step's own
+  // panels stream through: a group of inputs of the tile for every own_groups of theirs, so that both take
+  // about as many multiplications.
+  template <int gates, int rows, int blocks>
+  struct SideTile {
+    static constexpr std::ptrdiff_t line = block_rows * input_group;
+    static constexpr int rows_at_once = 4 / blocks > 0 ? 4 / blocks : 1;
+    static constexpr int own_groups = rows / rows_at_once;
+
+    const SideProduct& side;
+    std::ptrdiff_t first;  // output
+    const std::int8_t* w;
+    const std::uint8_t* x;
+    int left;  // groups of inputs
+    I sums[rows][blocks];
+    typename S::W weights[blocks];
+
+    [[gnu::always_inline]] SideTile(const SideProduct& product, int block)
+        : side(product),
+          first(std::ptrdiff_t{block} * block_rows),
+          w(panel_weights<gates>(product.weights, block / gates) + block % gates * line),
+          x(product.q),
+          left((product.weights.inputs + input_group - 1) / input_group) {
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; ++b)
+          sums[r][b] = Qint8::start(side.quantization[r], side.weights.row_sum + first + b * block_rows);
+    }
+    [[gnu::always_inline]] void load_group() {
+#pragma GCC unroll 4
+      for (int b = 0; b < blocks; ++b) weights[b] = S::load_weights(w + b * line);
+    }
+    // The i-th of own_groups parts of a group.
+    [[gnu::always_inline]] void dot_part(int i) {
+#pragma GCC unroll 4
+      for (int r = i * rows_at_once; r < (i + 1) * rows_at_once; ++r) {
+        const typename S::A q = S::broadcast(x + r * input_group);
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; ++b) S::dot(sums[r][b], weights[b], q);
+      }
+    }
+    [[gnu::always_inline]] void next_group() {
+      w += gates * line;
+      x += rows * input_group;
+      --left;
+    }
+    [[gnu::always_inline]] void store() const {
+      F scale[blocks], bias[blocks];
+#pragma GCC unroll 4
+      for (int b = 0; b < blocks; ++b) {
+        scale[b] = S::load(side.weights.scale + first + b * block_rows);
+        bias[b] = S::load(side.bias + first + b * block_rows);
+      }
+      // Copies: the compiler must take it that a store changes what `side` says.
+      const RowQuantization* quantization = side.quantization;
+      float* y = side.y + first;
+      const std::ptrdiff_t y_stride = side.y_stride;
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) {
+        const F row_scale = S::set1(quantization[r].scale);
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; ++b)
+          S::store(y + r * y_stride + b * block_rows,
+                   S::fma(S::to_float(sums[r][b]), S::mul(row_scale, scale[b]), bias[b]));
+      }
+    }
+  };
+
+  // A step with another product on the side. The gates of its panels wait until a tile of that is done.
   template <int gates, int side_rows, int side_blocks, class Addends, class Finish>
   static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
-    constexpr std::ptrdiff_t line = block_rows * input_group, group = gates * line;
-    constexpr int rows_at_once = 4 / side_blocks > 0 ? 4 / side_blocks : 1;
-    constexpr int own_groups = side_rows / rows_at_once;  // for one of the tile
-    constexpr int most_waiting = 8;
-    const SideProduct& side = *a.side;
+    using Tile = SideTile<gates, side_rows, side_blocks>;
+    constexpr std::ptrdiff_t group = gates * block_rows * input_group;
+    constexpr int own_groups = Tile::own_groups, most_waiting = 8;
     const int groups = (a.weights.inputs + input_group - 1) / input_group;
     const int count = a.panel_end - a.panel_begin;
     int done = 0;
@@ -326,80 +390,35 @@ struct SimdKernels {
       if (i < n) finish_panels<1>(a, {panel_at(i)}, waiting + i, addend_of, finish);
       done += n;
     };
-    for (int block = side.block_begin; block < side.block_end; block += side_blocks) {
-      const std::ptrdiff_t first = std::ptrdiff_t{block} * block_rows;
-      const std::int8_t* side_w = panel_weights<gates>(side.weights, block / gates) + block % gates * line;
-      const std::uint8_t* x = side.q;
-      int left = (side.weights.inputs + input_group - 1) / input_group;
-      I tile[side_rows][side_blocks];
-#pragma GCC unroll 8
-      for (int r = 0; r < side_rows; ++r)
-#pragma GCC unroll 4
-        for (int b = 0; b < side_blocks; ++b)
-          tile[r][b] = Qint8::start(side.quantization[r], side.weights.row_sum + first + b * block_rows);
-      typename S::W weights[side_blocks];
-      const auto load_weights = [&]() __attribute__((always_inline)) {
-#pragma GCC unroll 4
-        for (int b = 0; b < side_blocks; ++b) weights[b] = S::load_weights(side_w + b * line);
-      };
-      const auto dot_rows = [&](int i) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-        for (int r = i * rows_at_once; r < (i + 1) * rows_at_once; ++r) {
-          const typename S::A q = S::broadcast(x + r * input_group);
-#pragma GCC unroll 4
-          for (int b = 0; b < side_blocks; ++b) S::dot(tile[r][b], weights[b], q);
-        }
-      };
-      const auto next_group = [&]() __attribute__((always_inline)) {
-        side_w += group;
-        x += side_rows * input_group;
-        --left;
-      };
+    for (int block = a.side->block_begin; block < a.side->block_end; block += side_blocks) {
+      Tile tile(*a.side, block);
       int n = 0;
-      for (; left > 0 && n < most_waiting && done + n < count; ++n) {
+      for (; tile.left > 0 && n < most_waiting && done + n < count; ++n) {
         const std::int8_t* w = panel_weights<gates>(a.weights, panel_at(n));
         const std::uint8_t* q = a.rows.q;
         I sums[gates];
         start_panel(a, panel_at(n), sums);
         int g = groups;
-        for (; g >= own_groups && left > 0;
+        for (; g >= own_groups && tile.left > 0;
              g -= own_groups, w += own_groups * group, q += own_groups * input_group) {
-          load_weights();
+          tile.load_group();
 #pragma GCC unroll 4
           for (int i = 0; i < own_groups; ++i) {
             dot_group(sums, w + i * group, S::broadcast(q + i * input_group));
-            dot_rows(i);
+            tile.dot_part(i);
           }
-          next_group();
+          tile.next_group();
         }
         for (; g > 0; --g, w += group, q += input_group) dot_group(sums, w, S::broadcast(q));
 #pragma GCC unroll 4
         for (int b = 0; b < gates; ++b) waiting[n][0][b] = sums[b];
       }
-      while (left > 0) {
-        load_weights();
+      for (; tile.left > 0; tile.next_group()) {
+        tile.load_group();
 #pragma GCC unroll 4
-        for (int i = 0; i < own_groups; ++i) dot_rows(i);
-        next_group();
+        for (int i = 0; i < own_groups; ++i) tile.dot_part(i);
       }
-      F scale[side_blocks], bias[side_blocks];
-#pragma GCC unroll 4
-      for (int b = 0; b < side_blocks; ++b) {
-        scale[b] = S::load(side.weights.scale + first + b * block_rows);
-        bias[b] = S::load(side.bias + first + b * block_rows);
-      }
-      // Copies: the compiler must take it that a store changes what *a.side says.
-      const RowQuantization* quantization = side.quantization;
-      float* y = side.y + first;
-      const std::ptrdiff_t y_stride = side.y_stride;
-#pragma GCC unroll 8
-      for (int r = 0; r < side_rows; ++r) {
-        const F row_scale = S::set1(quantization[r].scale);
-#pragma GCC unroll 4
-        for (int b = 0; b < side_blocks; ++b)
-          S::store(y + r * y_stride + b * block_rows,
-                   S::fma(S::to_float(tile[r][b]), S::mul(row_scale, scale[b]), bias[b]));
-      }
+      tile.store();
       finish_waiting(n);
     }
     for (; done < count; ++done) {
