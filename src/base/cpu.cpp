@@ -3,6 +3,9 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
 #if defined(__x86_64__)
 #include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
@@ -127,6 +130,16 @@ std::string cpu_feature_names(std::uint32_t features) {
 bool multiplies_in_halves() {
   static const bool zen4 = is_zen4();
   return zen4;
+}
+
+std::size_t second_cache_bytes() {
+  static const std::size_t bytes = [] {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    if (const long known = sysconf(_SC_LEVEL2_CACHE_SIZE); known > 0) return static_cast<std::size_t>(known);
+#endif
+    return std::size_t{1} << 20;
+  }();
+  return bytes;
 }
 
 std::string cpu_name() {

@@ -11,6 +11,7 @@
 #error "fourfold cannot be built with -ffast-math: results must be rounded as docs/numerics.md says"
 #endif
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -34,5 +35,8 @@ std::string cpu_name();                                 // the brand string, or 
 
 // Whether 512 bits are worked on in two halves, one multiplication a cycle: AMD's Zen 4.
 bool multiplies_in_halves();
+
+// Of one core's second cache; 1 MiB where the system does not say.
+std::size_t second_cache_bytes();
 
 }  // namespace fourfold::base

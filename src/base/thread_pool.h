@@ -55,10 +55,10 @@ class Team {
   std::chrono::steady_clock::duration waited_{};
 };
 
-// When callers work alone. Where teams have lately taken longer than their callers alone would have, the
-// cores are not there: other processes have them, or they wake slowly after a pause. Callers work alone for
-// the next while, a few times as long as was lost, and for twice as long where teams then lose again. The
-// first team after that wakes threads that slept meanwhile, and is not judged.
+// When callers work alone. Where teams have lately taken longer than their callers alone would have, or
+// hardly less, the cores are not there: other processes have them, or they wake slowly after a pause. Callers
+// work alone for the next while, a few times as long as was lost, and for twice as long where teams then lose
+// again. The first team after that wakes threads that slept meanwhile, and is not judged.
 class Rests {
  public:
   using Clock = std::chrono::steady_clock;
@@ -66,7 +66,7 @@ class Rests {
   static constexpr int first_rest = 2, longest_rest = 128;  // times what was lost
 
   bool resting(Clock::time_point now) const { return now < until_; }
-  // `lost` is negative where a team gained.
+  // `lost` is negative where a team gained, as its caller judges.
   void after_team(Clock::time_point end, Clock::duration lost);
 
  private:

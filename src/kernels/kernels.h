@@ -92,7 +92,8 @@ struct ProjectArgs {
 // A product of int8 that a step of exactly one row does on the side: its own product waits for the weights to
 // stream in, and leaves the multiplier idle meanwhile. y[r, 16 * block + lane] for `rows` rows and blocks
 // [block_begin, block_end), in tiles of 8 rows by a block or of 4 by a whole panel: the former reads the
-// weights half as often, the latter takes half the loads. It must not write what the step reads.
+// weights half as often, the latter takes half the loads, and its blocks are those of whole panels. The
+// weights have as many gates as the step's. It must not write what the step reads.
 inline constexpr int side_rows_by_block = 8, side_rows_by_panel = 4;
 struct SideProduct {
   MatrixView weights;

@@ -8,8 +8,7 @@
 //   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
-//   side_products            see KernelTable; its registers must hold the sums of two panels and of side_rows
-//                            rows
+//   side_products            see KernelTable; its registers must hold the sums of a panel and of a SideTile
 //   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency
 //   load, store              unaligned; load_first, store_first: the first n lanes, 0 < n < 16, zero for others
 //   load_half                16 halves, exactly
@@ -280,11 +279,7 @@ struct SimdKernels {
     const auto run = [&]<int panels>(const int(&at)[panels]) __attribute__((always_inline)) {
       I sums[panels][1][gates];
 #pragma GCC unroll 2
-      for (int p = 0; p < panels; ++p)
-#pragma GCC unroll 4
-        for (int b = 0; b < gates; ++b)
-          sums[p][0][b] = Qint8::start(*a.rows.quantization,
-                                       a.weights.row_sum + (std::ptrdiff_t{at[p]} * gates + b) * block_rows);
+      for (int p = 0; p < panels; ++p) start_panel(a, at[p], sums[p][0]);
       const std::int8_t* w = panel_weights<gates>(a.weights, at[0]);
       for (int g = 0; g < groups; ++g) {
         const typename S::A q = S::broadcast(a.rows.q + std::ptrdiff_t{g} * input_group);
@@ -308,7 +303,7 @@ struct SimdKernels {
   template <int gates, int rows, int blocks>
   struct SideTile {
     static constexpr std::ptrdiff_t line = block_rows * input_group;
-    static constexpr int rows_at_once = 4 / blocks > 0 ? 4 / blocks : 1;
+    static constexpr int rows_at_once = blocks == 1 ? 4 : 1;  // three or four multiplications at once
     static constexpr int own_groups = rows / rows_at_once;
 
     const SideProduct& side;

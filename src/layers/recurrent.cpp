@@ -20,13 +20,16 @@ using kernels::KernelTable;
 using kernels::Rows;
 
 // A barrier costs some tenths of a microsecond a step, and threads that sleep some tens to wake, once a call:
-// below these many multiplications in a step and in a call one thread is faster, or nearly as fast and a
-// better neighbour.
+// below these many multiplications in a call, and, where threads divide the units, in a step, one thread is
+// faster, or nearly as fast and a better neighbour.
 constexpr std::int64_t work_for_a_team_a_step = 1 << 17, work_for_a_team = 1 << 24;
 
 // From so many sequences for each thread on, threads take sequences, not units: they read all weights, but
-// never wait for one another. Fewer rows than that multiply more slowly than they come.
+// never wait for one another (0007). With fewer, the weights arrive more slowly than they are multiplied.
 constexpr int sequences_for_a_thread = 4;
+// Nor where the weights are larger than this: a thread's part of them is then worth more in its caches than a
+// barrier costs, which is short beside a step.
+constexpr std::size_t most_bytes_for_each_thread = std::size_t{4} << 20;
 
 // The input's part of the gates is computed for a few steps ahead at a time: enough rows for the product to
 // run at full speed, few enough to be in cache when the recurrence reads them.
@@ -39,11 +42,12 @@ constexpr std::int64_t chunk_rows_at_least = 24;
 // from far away, fewer and longer passes over them are faster: at 1024 units (4 MiB) it gains 5 percent, at
 // 1536 (9 MiB) it costs 50.
 constexpr std::size_t most_side_bytes_of_zen4 = std::size_t{4} << 20;
-// Others, four rows by a panel: both parts' weights must stay in the second cache, of 1 MiB where it was
-// measured, on Zen 5. Few of them gain nothing there: the cache then delivers lines at two thirds of its
-// rate.
-constexpr std::size_t least_bytes_of_both = std::size_t{384} << 10,
-                      most_bytes_of_both = std::size_t{896} << 10;
+// Others, four rows by a panel: what a thread has of both parts' weights must stay in its second cache; few
+// of them gain nothing on Zen 5, whose cache then delivers lines at two thirds of its rate. The tile reads
+// its own weights again for every four rows: where they are most of both, that costs more than it gains (768
+// inputs and 128 units: 13 percent).
+constexpr std::size_t least_bytes_of_both = std::size_t{384} << 10, most_side_to_own = 4;
+std::size_t most_bytes_of_both() { return base::second_cache_bytes() / 8 * 7; }
 
 std::size_t to_size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
 
@@ -353,7 +357,8 @@ struct Forward {
       return direction.ih.inputs % 2 == 0 ? kernels::side_rows_by_panel : kernels::side_rows_by_block;
     if (base::multiplies_in_halves()) return ih <= most_side_bytes_of_zen4 ? kernels::side_rows_by_block : 0;
     const std::size_t hh = direction.hh.weights.size(), both = (ih + hh) / to_size(threads);
-    const bool gains = both >= least_bytes_of_both && both <= most_bytes_of_both && ih <= 4 * hh;
+    const bool gains =
+        both >= least_bytes_of_both && both <= most_bytes_of_both() && ih <= most_side_to_own * hh;
     return gains ? kernels::side_rows_by_panel : 0;
   }
 
@@ -370,8 +375,8 @@ struct Forward {
       if (may_work_ahead()) member.side.reserve(to_size(kernels::side_rows_by_block * padded(most_inputs)));
     }
     scratch.carried.reserve(batch * to_size(padded(weights.hidden_size)));
-    scratch.zeros.reserve(
-        std::max(to_size(std::max(c_size, h_size)), to_size(padded(weights.proj_size) + 64)));
+    scratch.zeros.reserve(std::max(batch * to_size(std::max(weights.state_size(), weights.hidden_size)),
+                                   to_size(padded(weights.proj_size) + 64)));
     scratch.row.reserve(to_size(padded(weights.hidden_size)));
     if (weights.proj_size > 0) {
       scratch.hidden.reserve(batch * units);
@@ -389,39 +394,39 @@ struct Forward {
   // parts not equal.
   bool divides_sequences(int threads) const {
     if (threads == 1 || call.lengths != nullptr || call.quantized_input != nullptr) return false;
-    return base::all_paths ? call.batch % 2 == 0 : call.batch / threads >= sequences_for_a_thread;
+    if (base::all_paths) return (call.batch + call.steps) % 2 == 0;
+    return call.batch / threads >= sequences_for_a_thread &&
+           weights.layers.front().hh.weights.size() <= most_bytes_for_each_thread;
   }
 
-  // The sequences in so many parts, each a call of its own. A team may be smaller than that; false where
-  // there is none, and nothing has been done.
-  bool run_parts(int count) const {
-    if (scratch.parts.size() < to_size(count)) scratch.parts.resize(to_size(count));
+  // The sequences, each thread's a call of its own; false where there is no team, and nothing has been done.
+  bool run_parts(int threads) const {
+    if (scratch.parts.size() + 1 < to_size(threads)) scratch.parts.resize(to_size(threads) - 1);
     std::atomic<bool> failed = false;
     std::exception_ptr failure;  // the first: a team's body must not throw
     bool is_team = false;
-    base::run_team(count, [&](Team& team) {
+    base::run_team(threads, [&](Team& team) {
       if (team.size() == 1) return;
       if (team.rank() == 0) is_team = true;
-      for (int part = team.rank(); part < count; part += team.size()) {
-        const auto cut = [&](int i) { return static_cast<int>(std::int64_t{call.batch} * i / count); };
-        const std::ptrdiff_t begin = cut(part), h = begin * weights.state_size(),
-                             c = begin * weights.hidden_size;
-        RecurrentCall own = call;
-        own.batch = cut(part + 1) - cut(part);
-        if (own.batch == 0) continue;
-        own.whole_batch = static_cast<int>(whole_batch);
-        own.alone = true;
-        own.input += begin * call.input_row;
-        own.output += begin * call.output_row;
-        own.h_n += h;
-        if (own.h0 != nullptr) own.h0 += h;
-        if (own.c0 != nullptr) own.c0 += c;
-        if (own.c_n != nullptr) own.c_n += c;
-        try {
-          Forward{weights, own, scratch.parts[to_size(part)]}.run(nullptr);
-        } catch (...) {
-          if (!failed.exchange(true)) failure = std::current_exception();
-        }
+      const Team::Slice<int> mine = team.slice(call.batch);
+      if (mine.begin == mine.end) return;
+      const std::ptrdiff_t begin = mine.begin, h = begin * weights.state_size(),
+                           c = begin * weights.hidden_size;
+      RecurrentCall own = call;
+      own.batch = mine.end - mine.begin;
+      own.whole_batch = call.batch;
+      own.alone = true;
+      own.input += begin * call.input_row;
+      own.output += begin * call.output_row;
+      own.h_n += h;
+      if (own.h0 != nullptr) own.h0 += h;
+      if (own.c0 != nullptr) own.c0 += c;
+      if (own.c_n != nullptr) own.c_n += c;
+      try {
+        Forward{weights, own, team.rank() == 0 ? scratch : scratch.parts[to_size(team.rank()) - 1]}.run(
+            nullptr);
+      } catch (...) {
+        if (!failed.exchange(true)) failure = std::current_exception();
       }
     });
     if (failure) std::rethrow_exception(failure);
@@ -436,10 +441,11 @@ struct Forward {
     const std::int64_t work = std::int64_t{first_hh.rows} * state_size * call.batch;
     const bool for_a_team =
         !call.alone && base::worth_a_team(work * call.steps * num_layers * directions, work_for_a_team);
-    const bool apart = for_a_team && divides_sequences(num_threads());
-    if (apart && run_parts(num_threads())) return;
+    const int most_threads = num_threads();
+    const bool apart = for_a_team && divides_sequences(most_threads);
+    if (apart && run_parts(most_threads)) return;
     const bool together = for_a_team && !apart && base::worth_a_team(work, work_for_a_team_a_step);
-    const int threads = together ? std::min(num_threads(), first_hh.panels()) : 1;
+    const int threads = together ? std::min(most_threads, first_hh.panels()) : 1;
     reserve(pre_stride, chunk_steps, threads);
 
     const float* x = call.input;

@@ -77,7 +77,7 @@ struct RecurrentScratch {
     base::Buffer<std::uint8_t> side;  // the input rows of the steps that come, interleaved
   };
   std::vector<Member> members;          // of a team, by rank
-  std::vector<RecurrentScratch> parts;  // of a batch whose sequences are divided among threads
+  std::vector<RecurrentScratch> parts;  // of threads that take sequences of their own, without the caller
 
   // Room for the calls that `other` has room for.
   void reserve_as(const RecurrentScratch& other);

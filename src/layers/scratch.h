@@ -1,5 +1,5 @@
 // Memory that a layer needs while it runs. It belongs to the calling thread and stays for its next call, so
-// that a call of a size seen before allocates nothing.
+// that a call of a size seen before, on as many threads, allocates nothing.
 #pragma once
 
 #include "base/buffer.h"

@@ -24,7 +24,8 @@ struct FusedCase {
   bool relu;
   int hidden, side_rows, side_inputs;
   Weights weights, side_weights;
-  int side_panels;  // how many of them a step does on the side
+  int side_begin, side_end;  // blocks that a step does on the side
+  int panel_cut;             // a step without `next` is done in two calls: up to this panel, and from it on
   std::vector<float> h, pre, hidden_bias, state, side_bias;
   std::vector<std::vector<float>> side_x;
 
@@ -37,13 +38,21 @@ struct FusedCase {
         side_inputs(inputs_of_side),
         weights(random, Format::qint8, gates_of(cell) * hidden, hidden, gates_of(cell)),
         side_weights(random, Format::qint8, gates_of(cell) * hidden, side_inputs, gates_of(cell)),
-        side_panels(random.integer(0, side_weights.panels())),
+        side_begin(random_block(random, 0)),
+        side_end(random_block(random, side_begin)),
+        panel_cut(random.integer(0, weights.panels())),
         h(random_row(random, hidden, random.integer(0, 9) == 0 ? finite_kinds : 0)),  // sometimes with a NaN
         pre(random_row(random, gates_of(cell) * hidden, 0)),
         hidden_bias(random_row(random, hidden, 0)),
         state(random_row(random, hidden, 0)),
         side_bias(random_row(random, gates_of(cell) * hidden, 0)),
         side_x(random_rows(random, side_rows, side_inputs)) {}
+
+  // A block of the side's, not below `least`, at which a tile may begin.
+  int random_block(Random& random, int least) const {
+    const int of_tile = side_rows == side_rows_by_panel ? gates_of(cell) : 1;
+    return random.integer(least / of_tile, side_weights.blocks() / of_tile) * of_tile;
+  }
 
   // What the step itself does besides: quantize its h, the product on the side.
   struct Besides {
@@ -75,10 +84,15 @@ struct FusedCase {
     const Rows side_input = {side_bytes.data(), side_quantization.data(), nullptr, stride, side_rows};
     base::Buffer<std::uint8_t> interleaved(to_size(side_rows * stride));
     interleave_rows(side_input, side_inputs, interleaved.data());
-    const SideProduct side = {
-        side_weights.view(), side_rows,           interleaved.data(), side_quantization.data(),
-        packed_bias.data(),  outcome.side.data(), packed_gates,       0,
-        side_panels * gates};
+    SideProduct side = {side_weights.view(),
+                        side_rows,
+                        interleaved.data(),
+                        side_quantization.data(),
+                        packed_bias.data(),
+                        outcome.side.data(),
+                        packed_gates,
+                        side_begin,
+                        side_end};
     const bool on_the_side = besides.side && table.side_products && cell != Cell::rnn;
     StepArgs args{.weights = weights.view(),
                   .rows = {bytes.data(), &quantization, nullptr, stride, 1},
@@ -96,10 +110,23 @@ struct FusedCase {
                   .backward = besides.backward};
     if (besides.next) args.next = {row.data(), next.data(), &outcome.quantization};
     if (on_the_side) args.side = &side;
-    table.step(cell, Format::qint8)(args);
+    // The side product first, of which the step does some blocks once more: they must come out the same.
     table.project(Format::qint8)({side_weights.view(), side_input, packed_bias.data(), outcome.side.data(),
-                                  packed_gates, packed_gates, on_the_side ? side_panels : 0,
-                                  side_weights.panels()});
+                                  packed_gates, packed_gates, 0, side_weights.panels()});
+    if (on_the_side)
+      for (int r = 0; r < side_rows; ++r)
+        std::fill_n(outcome.side.data() + r * packed_gates + side_begin * block_rows,
+                    (side_end - side_begin) * block_rows, -1.0f);
+    if (besides.next) {
+      table.step(cell, Format::qint8)(args);
+    } else {
+      args.panel_end = panel_cut;
+      table.step(cell, Format::qint8)(args);
+      args.panel_begin = panel_cut;
+      args.panel_end = weights.panels();
+      args.side = nullptr;
+      table.step(cell, Format::qint8)(args);
+    }
     if (!besides.next)
       table.quantize_rows({outcome.h.data(), 0, next.data(), 0, &outcome.quantization, 1, hidden});
     outcome.state.assign(carried.data(), carried.data() + hidden);

@@ -273,7 +273,7 @@ TEST_F(AllocationFailure, MoreThreads) {
 // Of scratch that each thread makes for its own sequences.
 TEST_F(AllocationFailure, SequencesOnThreads) {
   const Lstm lstm = quantized(Lstm({.input_size = 20, .hidden_size = 37, .num_layers = 2}));
-  const Tensor input = randn({3, 4, 20});
+  const Tensor input = randn({4, 6, 20});
   const LstmOutput expected = lstm(input);
   set_num_threads(2);
   with_each_failing(
