@@ -19,10 +19,11 @@ using kernels::Format;
 using kernels::KernelTable;
 using kernels::Rows;
 
-// A barrier costs some tenths of a microsecond a step, and threads that sleep some tens to wake, once a call:
-// below these many multiplications in a call, and, where threads divide the units, in a step, one thread is
-// faster, or nearly as fast and a better neighbour.
-constexpr std::int64_t work_for_a_team_a_step = 1 << 17, work_for_a_team = 1 << 24;
+// Threads that sleep take some tens of microseconds to wake, once a call, and a barrier a step costs 0.05 or
+// 1, as the system places the cores: below these many multiplications in a call, and, where threads divide
+// the units, in a step, one thread is faster, or may be. A step of 256 units gains half where barriers are
+// fast and loses a tenth where they are slow.
+constexpr std::int64_t work_for_a_team_a_step = 1 << 19, work_for_a_team = 1 << 24;
 
 // From so many sequences for each thread on, threads take sequences, not units: they read all weights, but
 // never wait for one another (0007). With fewer, the weights arrive more slowly than they are multiplied.
