@@ -95,6 +95,7 @@ struct ProjectArgs {
 // weights half as often, the latter takes half the loads, and its blocks are those of whole panels. The
 // weights have as many gates as the step's. It must not write what the step reads.
 inline constexpr int side_rows_by_block = 8, side_rows_by_panel = 4;
+constexpr int side_tile_blocks(int rows, int gates) { return rows == side_rows_by_panel ? gates : 1; }
 struct SideProduct {
   MatrixView weights;
   int rows;                             // one of the two

@@ -125,6 +125,13 @@ struct SimdKernels {
     }
   };
 
+  static constexpr std::ptrdiff_t line = block_rows * input_group;  // bytes of a block for a group of inputs
+  static int groups_of(const MatrixView& w) { return (w.inputs + input_group - 1) / input_group; }
+  static const std::int8_t* panel_weights(const MatrixView& w, int panel) {
+    return static_cast<const std::int8_t*>(w.weights) +
+           static_cast<std::ptrdiff_t>(panel) * groups_of(w) * w.panel_rows() * input_group;
+  }
+
   // y[m][b] = the product of rows r + m with block b of a panel, back in float, plus addend(m, b).
   struct Qint8 {
     // What a sum starts from: less the zero point times the sum of a row's weights.
@@ -136,7 +143,6 @@ struct SimdKernels {
     static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride,
                     const RowQuantization* by, const std::int8_t* w, const std::int32_t* row_sum,
                     int groups) {
-      constexpr std::ptrdiff_t line = block_rows * input_group;
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
@@ -165,9 +171,8 @@ struct SimdKernels {
     template <int MR, int NB, class Addends>
     static void product(F (&y)[MR][NB], const MatrixView& w, const Rows& rows, int r, int panel,
                         const Addends& addend) {
-      const int groups = (w.inputs + input_group - 1) / input_group;
-      const auto* weights = static_cast<const std::int8_t*>(w.weights) +
-                            static_cast<std::ptrdiff_t>(panel) * groups * w.panel_rows() * input_group;
+      const int groups = groups_of(w);
+      const std::int8_t* weights = panel_weights(w, panel);
       const std::uint8_t* q = rows.q + r * rows.stride;
       const std::int32_t* row_sum = w.row_sum + static_cast<std::ptrdiff_t>(panel) * w.panel_rows();
       I sums[MR][NB];
@@ -198,7 +203,6 @@ struct SimdKernels {
     template <int NB>
     static void sum_two_streams(I (&sums)[1][NB], const std::uint8_t* q, const RowQuantization& by,
                                 const std::int8_t* w, const std::int32_t* row_sum, int groups) {
-      constexpr std::ptrdiff_t line = block_rows * input_group;
       I odd[NB];
 #pragma GCC unroll 4
       for (int b = 0; b < NB; ++b) {
@@ -226,12 +230,6 @@ struct SimdKernels {
 
   // ---- A step of one row ----
 
-  template <int gates>
-  static const std::int8_t* panel_weights(const MatrixView& w, int panel) {
-    const std::ptrdiff_t groups = (w.inputs + input_group - 1) / input_group;
-    return static_cast<const std::int8_t*>(w.weights) + panel * groups * gates * block_rows * input_group;
-  }
-
   // What a panel's sums start from.
   template <int gates>
   static void start_panel(const StepArgs& a, int panel, I (&sums)[gates]) {
@@ -244,7 +242,7 @@ struct SimdKernels {
   template <int gates>
   static void dot_group(I (&sums)[gates], const std::int8_t* w, typename S::A q) {
 #pragma GCC unroll 4
-    for (int b = 0; b < gates; ++b) S::dot_line(sums[b], w + b * std::ptrdiff_t{block_rows * input_group}, q);
+    for (int b = 0; b < gates; ++b) S::dot_line(sums[b], w + b * line, q);
   }
   // The new state of `panels` panels from their sums; finish.operator()<panels>(places, gates) makes it.
   template <int panels, int gates, class Addends, class Finish>
@@ -275,17 +273,17 @@ struct SimdKernels {
 
   template <int gates, class Addends, class Finish>
   static void pairs_of_panels(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
-    const int groups = (a.weights.inputs + input_group - 1) / input_group;
+    const int groups = groups_of(a.weights);
     const auto run = [&]<int panels>(const int(&at)[panels]) __attribute__((always_inline)) {
       I sums[panels][1][gates];
 #pragma GCC unroll 2
       for (int p = 0; p < panels; ++p) start_panel(a, at[p], sums[p][0]);
-      const std::int8_t* w = panel_weights<gates>(a.weights, at[0]);
+      const std::int8_t* w = panel_weights(a.weights, at[0]);
       for (int g = 0; g < groups; ++g) {
         const typename S::A q = S::broadcast(a.rows.q + std::ptrdiff_t{g} * input_group);
 #pragma GCC unroll 2
         for (int p = 0; p < panels; ++p)
-          dot_group(sums[p][0], w + (std::ptrdiff_t{p} * groups + g) * gates * block_rows * input_group, q);
+          dot_group(sums[p][0], w + (std::ptrdiff_t{p} * groups + g) * gates * line, q);
       }
       finish_panels<panels>(a, at, sums, addend_of, finish);
     };
@@ -300,9 +298,9 @@ struct SimdKernels {
   // Of a product on the side, `rows` rows by `blocks` blocks, whose sums stay in registers while a step's own
   // panels stream through: a group of inputs of the tile for every own_groups of theirs, so that both take
   // about as many multiplications.
-  template <int gates, int rows, int blocks>
+  template <int gates, int rows>
   struct SideTile {
-    static constexpr std::ptrdiff_t line = block_rows * input_group;
+    static constexpr int blocks = side_tile_blocks(rows, gates);
     static constexpr int rows_at_once = blocks == 1 ? 4 : 1;  // three or four multiplications at once
     static constexpr int own_groups = rows / rows_at_once;
 
@@ -317,9 +315,9 @@ struct SimdKernels {
     [[gnu::always_inline]] SideTile(const SideProduct& product, int block)
         : side(product),
           first(std::ptrdiff_t{block} * block_rows),
-          w(panel_weights<gates>(product.weights, block / gates) + block % gates * line),
+          w(panel_weights(product.weights, block / gates) + block % gates * line),
           x(product.q),
-          left((product.weights.inputs + input_group - 1) / input_group) {
+          left(groups_of(product.weights)) {
 #pragma GCC unroll 8
       for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
@@ -367,12 +365,12 @@ struct SimdKernels {
   };
 
   // A step with another product on the side. The gates of its panels wait until a tile of that is done.
-  template <int gates, int side_rows, int side_blocks, class Addends, class Finish>
+  template <int gates, int side_rows, class Addends, class Finish>
   static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
-    using Tile = SideTile<gates, side_rows, side_blocks>;
-    constexpr std::ptrdiff_t group = gates * block_rows * input_group;
+    using Tile = SideTile<gates, side_rows>;
+    constexpr std::ptrdiff_t group = gates * line;
     constexpr int own_groups = Tile::own_groups, most_waiting = 8;
-    const int groups = (a.weights.inputs + input_group - 1) / input_group;
+    const int groups = groups_of(a.weights);
     const int count = a.panel_end - a.panel_begin;
     int done = 0;
     const int first_panel = a.backward ? a.panel_end - 1 : a.panel_begin, direction = a.backward ? -1 : 1;
@@ -385,11 +383,11 @@ struct SimdKernels {
       if (i < n) finish_panels<1>(a, {panel_at(i)}, waiting + i, addend_of, finish);
       done += n;
     };
-    for (int block = a.side->block_begin; block < a.side->block_end; block += side_blocks) {
+    for (int block = a.side->block_begin; block < a.side->block_end; block += Tile::blocks) {
       Tile tile(*a.side, block);
       int n = 0;
       for (; tile.left > 0 && n < most_waiting && done + n < count; ++n) {
-        const std::int8_t* w = panel_weights<gates>(a.weights, panel_at(n));
+        const std::int8_t* w = panel_weights(a.weights, panel_at(n));
         const std::uint8_t* q = a.rows.q;
         I sums[gates];
         start_panel(a, panel_at(n), sums);
@@ -417,11 +415,10 @@ struct SimdKernels {
       finish_waiting(n);
     }
     for (; done < count; ++done) {
-      I sums[1][gates];
-      Qint8::sum_two_streams(sums, a.rows.q, *a.rows.quantization,
-                             panel_weights<gates>(a.weights, panel_at(0)),
-                             a.weights.row_sum + std::ptrdiff_t{panel_at(0)} * gates * block_rows, groups);
-      finish_panels<1>(a, {panel_at(0)}, &sums, addend_of, finish);
+      const Place at = {panel_at(0), 0};
+      F y[1][gates];
+      Qint8::product(y, a.weights, a.rows, 0, at.panel, addend_of(at.panel, 0));
+      finish.template operator()<1>(&at, y);
     }
   }
 
@@ -617,9 +614,9 @@ struct SimdKernels {
     Range range;
     const NewState<gate_count, Finish> finish{a, range};
     if (a.side->rows == side_rows_by_panel)
-      panels_with_side<gate_count, side_rows_by_panel, gate_count>(a, addend_of, finish);
+      panels_with_side<gate_count, side_rows_by_panel>(a, addend_of, finish);
     else
-      panels_with_side<gate_count, side_rows_by_block, 1>(a, addend_of, finish);
+      panels_with_side<gate_count, side_rows_by_block>(a, addend_of, finish);
     quantize_h(a, range);
   }
 

@@ -205,7 +205,7 @@ struct Pass {
   kernels::SideProduct side_product(const Group& next, int i, Team::Slice<int> panels,
                                     const std::uint8_t* q) const {
     const int gates = direction.ih.gates;
-    const int blocks = side_rows == kernels::side_rows_by_panel ? gates : 1;  // of a tile
+    const int blocks = kernels::side_tile_blocks(side_rows, gates);
     const int tiles = (panels.end - panels.begin) * gates / blocks;
     const auto cut = [&](int step) { return panels.begin * gates + tiles * step / side_rows * blocks; };
     return {.weights = direction.ih.view(),

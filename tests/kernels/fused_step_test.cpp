@@ -50,7 +50,7 @@ struct FusedCase {
 
   // A block of the side's, not below `least`, at which a tile may begin.
   int random_block(Random& random, int least) const {
-    const int of_tile = side_rows == side_rows_by_panel ? gates_of(cell) : 1;
+    const int of_tile = side_tile_blocks(side_rows, gates_of(cell));
     return random.integer(least / of_tile, side_weights.blocks() / of_tile) * of_tile;
   }
 
@@ -84,15 +84,15 @@ struct FusedCase {
     const Rows side_input = {side_bytes.data(), side_quantization.data(), nullptr, stride, side_rows};
     base::Buffer<std::uint8_t> interleaved(to_size(side_rows * stride));
     interleave_rows(side_input, side_inputs, interleaved.data());
-    SideProduct side = {side_weights.view(),
-                        side_rows,
-                        interleaved.data(),
-                        side_quantization.data(),
-                        packed_bias.data(),
-                        outcome.side.data(),
-                        packed_gates,
-                        side_begin,
-                        side_end};
+    const SideProduct side = {side_weights.view(),
+                              side_rows,
+                              interleaved.data(),
+                              side_quantization.data(),
+                              packed_bias.data(),
+                              outcome.side.data(),
+                              packed_gates,
+                              side_begin,
+                              side_end};
     const bool on_the_side = besides.side && table.side_products && cell != Cell::rnn;
     StepArgs args{.weights = weights.view(),
                   .rows = {bytes.data(), &quantization, nullptr, stride, 1},
@@ -126,9 +126,8 @@ struct FusedCase {
       args.panel_end = weights.panels();
       args.side = nullptr;
       table.step(cell, Format::qint8)(args);
-    }
-    if (!besides.next)
       table.quantize_rows({outcome.h.data(), 0, next.data(), 0, &outcome.quantization, 1, hidden});
+    }
     outcome.state.assign(carried.data(), carried.data() + hidden);
     for (int k = 0; k < hidden; ++k)
       outcome.q.push_back(static_cast<std::uint8_t>(next[to_size(k)] - table.activation_offset));

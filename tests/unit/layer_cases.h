@@ -286,7 +286,7 @@ inline std::vector<Case> large_cases(Random& random) {
                                .proj_size = proj_size},
                               dtype, 7, 5));
       cases.push_back(case_of(random, {.kind = kind, .input_size = 40, .hidden_size = 48, .num_layers = 3},
-                              dtype, 9, 10));
+                              dtype, 9, 11));
     }
   return cases;
 }
