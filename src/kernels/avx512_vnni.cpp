@@ -73,6 +73,21 @@ struct Avx512Vnni {
     __builtin_memcpy(&four, q, sizeof four);
     return _mm512_set1_epi32(four);
   }
+  static A broadcast_four(const std::uint8_t* q) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+  }
+  static A group_of(A four, int i) {
+    switch (i) {
+      case 0:
+        return _mm512_shuffle_epi32(four, _MM_PERM_AAAA);
+      case 1:
+        return _mm512_shuffle_epi32(four, _MM_PERM_BBBB);
+      case 2:
+        return _mm512_shuffle_epi32(four, _MM_PERM_CCCC);
+      default:
+        return _mm512_shuffle_epi32(four, _MM_PERM_DDDD);
+    }
+  }
   static W load_weights(const std::int8_t* p) { return _mm512_load_si512(p); }
   static void dot(I& sum, W w, A a) {
 #if defined(__GNUC__) && !defined(__clang__)

@@ -47,7 +47,7 @@ constexpr std::size_t most_side_bytes_of_zen4 = std::size_t{4} << 20;
 // of them gain nothing on Zen 5, whose cache then delivers lines at two thirds of its rate. The tile reads
 // its own weights again for every four rows: where they are most of both, that costs more than it gains (768
 // inputs and 128 units: 13 percent).
-constexpr std::size_t least_bytes_of_both = std::size_t{384} << 10, most_side_to_own = 4;
+constexpr std::size_t least_bytes_of_both = std::size_t{336} << 10, most_side_to_own = 4;
 std::size_t most_bytes_of_both() { return base::second_cache_bytes() / 8 * 7; }
 
 std::size_t to_size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }

@@ -116,6 +116,15 @@ void IsaTest::sweep_project(Format format) {
     const ProjectCase test(random_, format, random_rows(random_, rows, inputs), outputs, random_gap(random_));
     ASSERT_NO_FATAL_FAILURE(compare_project(test));
   }
+  // One row, with weights of more than 1 MiB, of which panels of each width are the last.
+  if (format == Format::qint8) {
+    for (const auto& [inputs, rows_of_weights] :
+         {std::pair{1030, 1023}, {1029, 1040}, {2051, 1050}, {1036, 1072}}) {
+      SCOPED_TRACE(sizes_text(1, inputs, rows_of_weights));
+      const ProjectCase test(random_, format, random_rows(random_, 1, inputs), rows_of_weights, 0);
+      ASSERT_NO_FATAL_FAILURE(compare_project(test));
+    }
+  }
   report("project_" + format_name(format));
 }
 
