@@ -12,6 +12,7 @@ struct Avx512Vnni {
   using I = __m512i;
   using A = __m512i;
   using W = __m512i;
+  using A4 = __m512i;
   static constexpr int activation_offset = 128;  // vpdpbusd multiplies unsigned by signed
   static constexpr int tile_rows = 6;            // 24 registers of sums, 4 of weights, 1 of activations
   static constexpr int sum_streams = 2;
@@ -73,10 +74,10 @@ struct Avx512Vnni {
     __builtin_memcpy(&four, q, sizeof four);
     return _mm512_set1_epi32(four);
   }
-  static A broadcast_four(const std::uint8_t* q) {
+  static A4 broadcast_four(const std::uint8_t* q) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
   }
-  static A group_of(A four, int i) {
+  static A of_four(A4 four, int i) {
     switch (i) {
       case 0:
         return _mm512_shuffle_epi32(four, _MM_PERM_AAAA);

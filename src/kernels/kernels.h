@@ -87,12 +87,13 @@ struct ProjectArgs {
   int columns;
   int panel_begin;
   int panel_end;
+  bool far = false;  // of one row, a hint: the weights come from behind the second cache
 };
 
 // A product of int8 that a step of exactly one row does on the side: its own product waits for the weights to
 // stream in, and leaves the multiplier idle meanwhile. y[r, 16 * block + lane] for `rows` rows and blocks
 // [block_begin, block_end), in tiles of 8 rows by a block or of 4 by a whole panel: the former reads the
-// weights half as often, the latter takes half the loads, and its blocks are those of whole panels. The
+// weights half as often, the latter takes a third of the loads, and its blocks are those of whole panels. The
 // weights have as many gates as the step's. It must not write what the step reads.
 inline constexpr int side_rows_by_block = 8, side_rows_by_panel = 4;
 constexpr int side_tile_blocks(int rows, int gates) { return rows == side_rows_by_panel ? gates : 1; }

@@ -110,12 +110,9 @@ void unpack_qint8(const PackedMatrix& packed, std::int8_t* weight, float* scale)
 }
 
 void interleave_rows(const Rows& rows, int inputs, std::uint8_t* to) {
-  for (int r = 0; r < rows.count; ++r, to += input_group) {
-    const std::uint8_t* from = rows.q + r * rows.stride;
-    std::uint8_t* group = to;
-    for (int k = 0; k < inputs; k += input_group, group += rows.count * input_group)
-      std::memcpy(group, from + k, input_group);
-  }
+  for (int k = 0; k < inputs; k += input_group)
+    for (int r = 0; r < rows.count; ++r, to += input_group)
+      std::memcpy(to, rows.q + r * rows.stride + k, input_group);
 }
 
 base::Buffer<float> pack_rows(const float* values, int rows, int gates) {

@@ -5,7 +5,7 @@
 //
 // clang-format off
 // S has:
-//   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights
+//   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights; A4: 16 activations
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   side_products            see KernelTable; its registers must hold the sums of a panel and of a SideTile
@@ -22,8 +22,7 @@
 //   fill_byte(p)             sixteen times the byte that stands for 0
 //   exp2_of(F)               2^(n/8) from the bits of a float whose low bits hold n; see gates.h
 //   broadcast(q)             A of 4 bytes
-//   broadcast_four(q)        what group_of(_, i) makes the A of group i of four from; where
-//                            side_products
+//   broadcast_four(q), of_four(A4, i)  16 bytes, of which the latter is broadcast(q + 4 * i); with side_products
 //   load_weights(p)          W, aligned
 //   dot(I& sum, W, A)        adds the products
 //   dot_line(I& sum, p, A)   the same with the line at p; where sum_streams is 2 or side_products
@@ -127,7 +126,6 @@ struct SimdKernels {
     }
   };
 
-  static constexpr std::ptrdiff_t far_ahead = 4 << 10;              // bytes, see comes_from_far
   static constexpr std::ptrdiff_t line = block_rows * input_group;  // bytes of a block for a group of inputs
   static int groups_of(const MatrixView& w) { return (w.inputs + input_group - 1) / input_group; }
   static const std::int8_t* panel_weights(const MatrixView& w, int panel) {
@@ -171,7 +169,7 @@ struct SimdKernels {
       }
     }
 
-    template <int MR, int NB, class Addends>
+    template <bool far = false, int MR, int NB, class Addends>
     static void product(F (&y)[MR][NB], const MatrixView& w, const Rows& rows, int r, int panel,
                         const Addends& addend) {
       const int groups = groups_of(w);
@@ -180,7 +178,7 @@ struct SimdKernels {
       const std::int32_t* row_sum = w.row_sum + static_cast<std::ptrdiff_t>(panel) * w.panel_rows();
       I sums[MR][NB];
       if constexpr (MR == 1 && S::sum_streams == 2) {
-        sum_two_streams<false>(sums, q, rows.quantization[r], weights, row_sum, groups);
+        sum_two_streams<far>(sums, q, rows.quantization[r], weights, row_sum, groups);
       } else {
         sum(sums, q, rows.stride, rows.quantization + r, weights, row_sum, groups);
       }
@@ -203,7 +201,9 @@ struct SimdKernels {
     }
 
     // One row has too few sums in flight to hide the latency of the instruction: twice as many, then added.
-    // Weights from `far` away are asked for before the loads that need them.
+    // From `far` away lines arrive sooner when they are asked for before they are needed, as an integer,
+    // since the last are behind the end.
+    static constexpr std::uintptr_t far_ahead = 4 << 10;  // bytes
     template <bool far, int NB>
     static void sum_two_streams(I (&sums)[1][NB], const std::uint8_t* q, const RowQuantization& by,
                                 const std::int8_t* w, const std::int32_t* row_sum, int groups) {
@@ -216,7 +216,9 @@ struct SimdKernels {
       const auto dot = [&](I(&to)[NB]) __attribute__((always_inline)) {
         if constexpr (far)
 #pragma GCC unroll 4
-          for (int b = 0; b < NB; ++b) __builtin_prefetch(w + far_ahead + b * line);
+          for (int b = 0; b < NB; ++b)
+            __builtin_prefetch(
+                reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(w) + far_ahead + b * line));
         dot_group(to, w, S::broadcast(q));
         w += NB * line;
         q += input_group;
@@ -307,6 +309,8 @@ struct SimdKernels {
     static constexpr int blocks = side_tile_blocks(rows, gates);
     static constexpr int rows_at_once = blocks == 1 ? 4 : 1;  // three or four multiplications at once
     static constexpr int own_groups = rows / rows_at_once;
+    // Activations of four rows, and of four of the panels' groups, come in one load each.
+    static constexpr bool by_four = rows == 4 && own_groups == 4;
 
     const SideProduct& side;
     std::ptrdiff_t first;  // output
@@ -315,7 +319,7 @@ struct SimdKernels {
     int left;  // groups of inputs
     I sums[rows][blocks];
     typename S::W weights[blocks];
-    typename S::A four;  // the activations of four rows, in one load: see panels_with_side
+    typename S::A4 four;  // by_four: this group of the rows
 
     [[gnu::always_inline]] SideTile(const SideProduct& product, int block)
         : side(product),
@@ -332,13 +336,13 @@ struct SimdKernels {
     [[gnu::always_inline]] void load_group() {
 #pragma GCC unroll 4
       for (int b = 0; b < blocks; ++b) weights[b] = S::load_weights(w + b * line);
-      if constexpr (rows == 4) four = S::broadcast_four(x);
+      if constexpr (by_four) four = S::broadcast_four(x);
     }
     // The i-th of own_groups parts of a group.
     [[gnu::always_inline]] void dot_part(int i) {
 #pragma GCC unroll 4
       for (int r = i * rows_at_once; r < (i + 1) * rows_at_once; ++r) {
-        const typename S::A q = rows == 4 ? S::group_of(four, r) : S::broadcast(x + r * input_group);
+        const typename S::A q = by_four ? S::of_four(four, r) : S::broadcast(x + r * input_group);
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; ++b) S::dot(sums[r][b], weights[b], q);
       }
@@ -370,9 +374,7 @@ struct SimdKernels {
     }
   };
 
-  // A step with another product on the side. The gates of its panels wait until a tile of that is done. Where
-  // two multiplications are done a cycle, both parts are bound by loads together: activations of four groups
-  // come in one.
+  // A step with another product on the side. The gates of its panels wait until a tile of that is done.
   template <int gates, int side_rows, class Addends, class Finish>
   static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
     using Tile = SideTile<gates, side_rows>;
@@ -403,12 +405,12 @@ struct SimdKernels {
         for (; g >= own_groups && tile.left > 0;
              g -= own_groups, w += own_groups * group, q += own_groups * input_group) {
           tile.load_group();
-          typename S::A four;
-          if constexpr (own_groups == 4) four = S::broadcast_four(q);
+          typename S::A4 four;
+          if constexpr (Tile::by_four) four = S::broadcast_four(q);
 #pragma GCC unroll 4
           for (int i = 0; i < own_groups; ++i) {
             dot_group(sums, w + i * group,
-                      own_groups == 4 ? S::group_of(four, i) : S::broadcast(q + i * input_group));
+                      Tile::by_four ? S::of_four(four, i) : S::broadcast(q + i * input_group));
             tile.dot_part(i);
           }
           tile.next_group();
@@ -531,36 +533,26 @@ struct SimdKernels {
     }
   }
 
+  // Compiled by itself, as GCC 12 otherwise spills the sums of the tiles.
+  __attribute__((noinline, flatten)) static void project_far_row(const ProjectArgs& a) {
+    for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
+      F y[1][NB];
+      Qint8::template product<true>(y, a.weights, a.rows, 0, panel,
+                                    Addend{a.bias + panel * a.weights.panel_rows(), 0});
+      store_products(a, y, 0, panel);
+    });
+  }
+
   template <class Product>
   __attribute__((flatten)) static void project(const ProjectArgs& a) {
     if constexpr (S::sum_streams == 2 && std::is_same_v<Product, Qint8>)
-      if (a.rows.count == 1 && comes_from_far(a)) return project_far_row(a);
+      if (a.far && a.rows.count == 1) return project_far_row(a);
     for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
       for_tiles(a.rows.count, [&]<int MR>(int r) {
         F y[MR][NB];
         Product::product(y, a.weights, a.rows, r, panel, Addend{a.bias + panel * a.weights.panel_rows(), 0});
         store_products(a, y, r, panel);
       });
-    });
-  }
-
-  // One row multiplies its weights as fast as they arrive. From behind the second cache they arrive 12 to 20
-  // percent sooner on Zen 5 when asked for 4 KiB ahead; what is asked for behind the end does no harm.
-  static bool comes_from_far(const ProjectArgs& a) {
-    constexpr std::ptrdiff_t second_cache = 1 << 20;
-    return std::ptrdiff_t{a.panel_end - a.panel_begin} * a.weights.panel_rows() * a.weights.inputs >
-           second_cache;
-  }
-  __attribute__((noinline, flatten)) static void project_far_row(const ProjectArgs& a) {
-    for_panels(a.weights, a.panel_begin, a.panel_end, [&]<int NB>(int panel) {
-      const std::ptrdiff_t first = std::ptrdiff_t{panel} * a.weights.panel_rows();
-      I sums[1][NB];
-      Qint8::template sum_two_streams<true>(sums, a.rows.q, *a.rows.quantization,
-                                            panel_weights(a.weights, panel), a.weights.row_sum + first,
-                                            groups_of(a.weights));
-      F y[1][NB];
-      Qint8::to_float(y, sums, a.weights, a.rows, 0, panel, Addend{a.bias + first, 0});
-      store_products(a, y, 0, panel);
     });
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/all_paths.h"
+#include "base/cpu.h"
 #include "base/thread_pool.h"
 #include "fourfold/threads.h"
 #include "layers/scratch.h"
@@ -22,6 +23,18 @@ constexpr std::int64_t longest_chunk = 256;
 constexpr std::size_t cached_bytes = 1 << 20;
 std::int64_t rows_of_its_own(const kernels::PackedMatrix& weight) {
   return weight.weights.size() <= cached_bytes ? 16 : 64;
+}
+
+// Whether one row's weights, of which a thread has these panels, arrive sooner when asked for ahead: on Zen 5
+// by 5 to 20 percent from 1.7 to 8 MiB; at 16 MiB, and in the second cache, later by 5. Zen 4 never gained by
+// it.
+bool asks_ahead(const kernels::PackedMatrix& weight, base::Team::Slice<int> panels) {
+  if (base::all_paths) return weight.inputs % 2 == 0;
+  constexpr std::size_t most = std::size_t{8} << 20;
+  const std::size_t all = static_cast<std::size_t>(weight.panels()),
+                    mine = static_cast<std::size_t>(panels.end - panels.begin);
+  const std::size_t bytes = weight.weights.size() / all * mine;
+  return !base::multiplies_in_halves() && bytes > base::second_cache_bytes() && bytes <= most;
 }
 
 // Chunks of `rows`, equal but for the last, which may be shorter.
@@ -54,6 +67,7 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
   const auto forward = [&](base::Team& team, std::int64_t begin, std::int64_t end,
                            std::ptrdiff_t scratch_row) {
     const base::Team::Slice<int> panels = team.slice(weights.weight.panels());
+    const bool far = rows == 1 && asks_ahead(weights.weight, panels);
     for (std::int64_t first = begin; first < end; first += chunk_rows) {
       const int count = static_cast<int>(std::min(chunk_rows, end - first));
       kernels::ProjectArgs args{.weights = matrix,
@@ -63,7 +77,8 @@ void linear_forward(const LinearWeights& weights, const float* x, std::int64_t r
                                 .y_stride = out_features,
                                 .columns = out_features,
                                 .panel_begin = panels.begin,
-                                .panel_end = panels.end};
+                                .panel_end = panels.end,
+                                .far = far};
       if (given != nullptr) {
         args.rows = {given->q + first * given->stride, given->quantization + first, nullptr, given->stride,
                      count};

@@ -227,7 +227,7 @@ struct ProjectCase {
 
 // y: [rows, columns].
 inline void run_project(const KernelTable& table, const ProjectCase& test, const std::vector<Piece>& pieces,
-                        Edge edge, std::vector<float>& result) {
+                        Edge edge, std::vector<float>& result, bool far = false) {
   const std::ptrdiff_t stride = test.columns + test.gap;
   const Guarded<float> bias(std::span<const float>(test.packed_bias.data(), test.packed_bias.size()));
   const Guarded<std::uint8_t> bytes(
@@ -242,7 +242,8 @@ inline void run_project(const KernelTable& table, const ProjectCase& test, const
                               stride,
                               test.columns,
                               piece.begin,
-                              piece.end};
+                              piece.end,
+                              far};
     table.project(test.weights.format())(args);
     ASSERT_TRUE(y.canaries_intact());
     const int panel_rows = test.weights.view().panel_rows();

@@ -62,11 +62,14 @@ struct FusedCase {
     const int gates = gates_of(cell), units = round_up(hidden, block_rows);
     const int packed_gates = weights.blocks() * block_rows,
               stride = round_up(std::max(side_inputs, hidden), 64);
-    base::Buffer<std::uint8_t> bytes(to_size(stride)), next(to_size(stride)),
+    base::Buffer<std::uint8_t> own_bytes(to_size(stride)), next(to_size(stride)),
         side_bytes(to_size(side_rows * stride));
     RowQuantization quantization{};
     std::vector<RowQuantization> side_quantization(to_size(side_rows));
-    table.quantize_rows({h.data(), hidden, bytes.data(), stride, &quantization, 1, hidden});
+    table.quantize_rows({h.data(), hidden, own_bytes.data(), stride, &quantization, 1, hidden});
+    // Readable as far as kernels.h says, and no farther.
+    const Guarded<std::uint8_t> bytes(
+        std::span<const std::uint8_t>(own_bytes.data(), to_size(round_up(hidden, input_group))));
     for (int r = 0; r < side_rows; ++r)
       table.quantize_rows({side_x[to_size(r)].data(), side_inputs, side_bytes.data() + r * stride, stride,
                            &side_quantization[to_size(r)], 1, side_inputs});
@@ -82,7 +85,7 @@ struct FusedCase {
                     {},
                     {}};
     const Rows side_input = {side_bytes.data(), side_quantization.data(), nullptr, stride, side_rows};
-    base::Buffer<std::uint8_t> interleaved(to_size(side_rows * stride));
+    Guarded<std::uint8_t> interleaved(side_rows * round_up(side_inputs, input_group));
     interleave_rows(side_input, side_inputs, interleaved.data());
     const SideProduct side = {side_weights.view(),
                               side_rows,

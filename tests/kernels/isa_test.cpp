@@ -93,8 +93,10 @@ void IsaTest::compare_project(const ProjectCase& test) {
   ASSERT_NO_FATAL_FAILURE(run_project(*table_, test, all, Edge::canary, whole));
   ASSERT_TRUE(same_bits(expected, whole));
   const std::vector<Piece> pieces = random_pieces(random_, test.weights.panels());
-  ASSERT_NO_FATAL_FAILURE(run_project(*table_, test, pieces, Edge::unmapped, parts));
-  ASSERT_TRUE(same_bits(expected, parts)) << "in " << pieces.size() << " pieces";
+  for (const bool far : {false, true}) {
+    ASSERT_NO_FATAL_FAILURE(run_project(*table_, test, pieces, Edge::unmapped, parts, far));
+    ASSERT_TRUE(same_bits(expected, parts)) << "in " << pieces.size() << " pieces, far " << far;
+  }
   ++cases_;
 }
 
@@ -115,15 +117,6 @@ void IsaTest::sweep_project(Format format) {
     SCOPED_TRACE(sizes_text(rows, inputs, outputs));
     const ProjectCase test(random_, format, random_rows(random_, rows, inputs), outputs, random_gap(random_));
     ASSERT_NO_FATAL_FAILURE(compare_project(test));
-  }
-  // One row, with weights of more than 1 MiB, of which panels of each width are the last.
-  if (format == Format::qint8) {
-    for (const auto& [inputs, rows_of_weights] :
-         {std::pair{1030, 1023}, {1029, 1040}, {2051, 1050}, {1036, 1072}}) {
-      SCOPED_TRACE(sizes_text(1, inputs, rows_of_weights));
-      const ProjectCase test(random_, format, random_rows(random_, 1, inputs), rows_of_weights, 0);
-      ASSERT_NO_FATAL_FAILURE(compare_project(test));
-    }
   }
   report("project_" + format_name(format));
 }

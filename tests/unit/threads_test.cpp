@@ -23,11 +23,22 @@
 
 #include "unit/helpers.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+// GCC defines macros, clang has features.
+#if defined(__has_feature)
+#define FOURFOLD_HAS_FEATURE(name) __has_feature(name)
+#else
+#define FOURFOLD_HAS_FEATURE(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || FOURFOLD_HAS_FEATURE(address_sanitizer)
+#define FOURFOLD_ADDRESS_SANITIZER
+#include <sanitizer/lsan_interface.h>
 // In the child of a fork nothing points any more to what the parent's other threads had: the leak sanitizer
-// asks here whether it has to look. Its documentation: sanitizer/lsan_interface.h.
+// asks here whether it has to look.
 static bool is_forked_child = false;
-extern "C" int __lsan_is_turned_off() { return is_forked_child ? 1 : 0; }
+int __lsan_is_turned_off() { return is_forked_child ? 1 : 0; }
+#endif
+#if defined(__SANITIZE_THREAD__) || FOURFOLD_HAS_FEATURE(thread_sanitizer)
+#define FOURFOLD_THREAD_SANITIZER
 #endif
 
 namespace fourfold::test {
@@ -67,7 +78,7 @@ class Threads : public SettingsTest {
     const pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(FOURFOLD_ADDRESS_SANITIZER)
       is_forked_child = true;
 #endif
       alarm(60);
@@ -289,7 +300,7 @@ TEST_F(HostedThreads, ATeamOfOneMayThrow) {
 // ---- fork ----
 
 // The thread sanitizer and qemu allow no new threads in the child of a process that has some.
-#if defined(__SANITIZE_THREAD__)
+#if defined(FOURFOLD_THREAD_SANITIZER)
 #define FOURFOLD_SKIP_FORK() GTEST_SKIP() << "the thread sanitizer cannot follow a fork"
 #elif defined(FOURFOLD_EMULATED)
 #define FOURFOLD_SKIP_FORK() GTEST_SKIP() << "qemu cannot follow a fork"
@@ -331,16 +342,25 @@ TEST_F(Threads, ForkInTheMiddleOfATeam) {
   FOURFOLD_SKIP_FORK();
   set_num_threads(2);
   EXPECT_TRUE(is_right());
-  std::atomic<bool> begun = false, stop = false;
+  std::atomic<int> size = 0;
+  std::atomic<bool> stop = false;
   std::thread other([&] {
     base::run_team(2, [&](base::Team& team) {
       team.barrier();
-      begun = true;
+      if (team.rank() == 0) size = team.size();
       while (!stop) std::this_thread::yield();
     });
   });
-  while (!begun) std::this_thread::yield();
-  for (int i = 0; i < 5; ++i) expect_child_is_right([&] { return is_right() && is_right(); });
+  while (size == 0) std::this_thread::yield();
+  EXPECT_EQ(size, 2);
+  for (int i = 0; i < 5; ++i)
+    expect_child_is_right([&] {
+      int own = 0;  // the child's pool is its own, and not taken
+      base::run_team(2, [&](base::Team& team) {
+        if (team.rank() == 0) own = team.size();
+      });
+      return own == 2 && is_right();
+    });
   stop = true;
   other.join();
   EXPECT_TRUE(is_right());
@@ -350,7 +370,7 @@ TEST_F(Threads, ForkInTheMiddleOfATeam) {
 // other threads to be out of it before a fork: the child would find its locks taken, forever.
 TEST_F(Threads, ForkAtAnyMoment) {
   FOURFOLD_SKIP_FORK();
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(FOURFOLD_ADDRESS_SANITIZER)
   GTEST_SKIP() << "the address sanitizer cannot follow a fork while memory is allocated";
 #endif
   set_num_threads(2);
