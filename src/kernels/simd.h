@@ -203,7 +203,7 @@ struct SimdKernels {
     // One row has too few sums in flight to hide the latency of the instruction: twice as many, then added.
     // From `far` away lines arrive sooner when they are asked for before they are needed, as an integer,
     // since the last are behind the end.
-    static constexpr std::uintptr_t far_ahead = 4 << 10;  // bytes
+    static constexpr std::ptrdiff_t far_ahead = 4 << 10;  // bytes
     template <bool far, int NB>
     static void sum_two_streams(I (&sums)[1][NB], const std::uint8_t* q, const RowQuantization& by,
                                 const std::int8_t* w, const std::int32_t* row_sum, int groups) {
@@ -217,8 +217,8 @@ struct SimdKernels {
         if constexpr (far)
 #pragma GCC unroll 4
           for (int b = 0; b < NB; ++b)
-            __builtin_prefetch(
-                reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(w) + far_ahead + b * line));
+            __builtin_prefetch(reinterpret_cast<const void*>(
+                reinterpret_cast<std::uintptr_t>(w) + static_cast<std::uintptr_t>(far_ahead + b * line)));
         dot_group(to, w, S::broadcast(q));
         w += NB * line;
         q += input_group;
