@@ -5,7 +5,8 @@
 //
 // clang-format off
 // S has:
-//   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights; A4: 16 activations
+//   F, I, A, W               16 floats; 16 int32; 4 activations, broadcast; a line of 64 weights
+//   A4                       16 activations, broadcast; with side_products
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   side_products            see KernelTable; its registers must hold the sums of a panel and of a SideTile
@@ -22,7 +23,7 @@
 //   fill_byte(p)             sixteen times the byte that stands for 0
 //   exp2_of(F)               2^(n/8) from the bits of a float whose low bits hold n; see gates.h
 //   broadcast(q)             A of 4 bytes
-//   broadcast_four(q), of_four(A4, i)  16 bytes, of which the latter is broadcast(q + 4 * i); with side_products
+//   broadcast_four(q)        A4 of 16 bytes; of_four(that, i) is broadcast(q + 4 * i)
 //   load_weights(p)          W, aligned
 //   dot(I& sum, W, A)        adds the products
 //   dot_line(I& sum, p, A)   the same with the line at p; where sum_streams is 2 or side_products
@@ -201,9 +202,7 @@ struct SimdKernels {
     }
 
     // One row has too few sums in flight to hide the latency of the instruction: twice as many, then added.
-    // From `far` away lines arrive sooner when they are asked for before they are needed, as an integer,
-    // since the last are behind the end.
-    static constexpr std::ptrdiff_t far_ahead = 4 << 10;  // bytes
+    // From `far` away lines arrive sooner when they are asked for before they are needed.
     template <bool far, int NB>
     static void sum_two_streams(I (&sums)[1][NB], const std::uint8_t* q, const RowQuantization& by,
                                 const std::int8_t* w, const std::int32_t* row_sum, int groups) {
@@ -214,7 +213,8 @@ struct SimdKernels {
         odd[b] = S::zero_int();
       }
       const auto dot = [&](I(&to)[NB]) __attribute__((always_inline)) {
-        if constexpr (far)
+        constexpr std::ptrdiff_t far_ahead = 4 << 10;  // bytes
+        if constexpr (far)  // an address, not a pointer: the last are behind the end
 #pragma GCC unroll 4
           for (int b = 0; b < NB; ++b)
             __builtin_prefetch(reinterpret_cast<const void*>(

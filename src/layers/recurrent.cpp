@@ -44,9 +44,8 @@ constexpr std::int64_t chunk_rows_at_least = 24;
 // 1536 (9 MiB) it costs 50.
 constexpr std::size_t most_side_bytes_of_zen4 = std::size_t{4} << 20;
 // Others, four rows by a panel: what a thread has of both parts' weights must stay in its second cache; few
-// of them gain nothing on Zen 5, whose cache then delivers lines at two thirds of its rate. The tile reads
-// its own weights again for every four rows: where they are most of both, that costs more than it gains (768
-// inputs and 128 units: 13 percent).
+// of them gain nothing on Zen 5. The tile reads its own weights again for every four rows: where they are
+// most of both, that costs more than it gains (768 inputs and 128 units: 13 percent).
 constexpr std::size_t least_bytes_of_both = std::size_t{336} << 10, most_side_to_own = 4;
 std::size_t most_bytes_of_both() { return base::second_cache_bytes() / 8 * 7; }
 
