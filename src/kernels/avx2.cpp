@@ -85,6 +85,7 @@ struct Avx2 {
     return {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
   }
   static F to_float(I v) { return {_mm256_cvtepi32_ps(v.low), _mm256_cvtepi32_ps(v.high)}; }
+  static I bits(F v) { return {_mm256_castps_si256(v.low), _mm256_castps_si256(v.high)}; }
 
   static void round_to_byte(F x, I zero_point, std::uint8_t* p) {
     const I q = add_int({_mm256_cvtps_epi32(x.low), _mm256_cvtps_epi32(x.high)}, zero_point);

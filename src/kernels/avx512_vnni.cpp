@@ -49,12 +49,12 @@ struct Avx512Vnni {
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
   static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+  static I bits(F v) { return _mm512_castps_si512(v); }
 
   static void round_to_byte(F x, I zero_point, std::uint8_t* p) {
-    // Narrowing saturates to [-128, 127]; flipping the top bit adds 128.
-    const __m128i bytes = _mm512_cvtsepi32_epi8(add_int(_mm512_cvtps_epi32(x), zero_point));
-    const __m128i clamped = _mm_max_epi8(bytes, _mm_set1_epi8(-127));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_xor_si128(clamped, _mm_set1_epi8(-128)));
+    // Narrowing saturates to 255.
+    const I q = _mm512_max_epi32(add_int(_mm512_cvtps_epi32(x), zero_point), set1_int(1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(q));
   }
   static void fill_byte(std::uint8_t* p) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_set1_epi8(-128));

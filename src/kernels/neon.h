@@ -114,6 +114,10 @@ struct Neon {
   static F to_float(I v) {
     return {vcvtq_f32_s32(v.v0), vcvtq_f32_s32(v.v1), vcvtq_f32_s32(v.v2), vcvtq_f32_s32(v.v3)};
   }
+  static I bits(F v) {
+    return {vreinterpretq_s32_f32(v.v0), vreinterpretq_s32_f32(v.v1), vreinterpretq_s32_f32(v.v2),
+            vreinterpretq_s32_f32(v.v3)};
+  }
 
   static void round_to_byte(F x, I zero_point, std::uint8_t* p) {
     // vcvtn rounds to nearest, ties to even; narrowing saturates to [-128, 127].

@@ -18,8 +18,9 @@
 //   clamp(x, limit)          to [-limit, limit]; NaN stays NaN
 //   relu(x)                  x < 0 ? 0 : x
 //   lowest, highest          the smallest and the largest lane; any_nan
-//   zero_int, load_int, set1_int, add_int, mul_int, to_float
-//   round_to_byte(F, I zp)   bytes of clamp(rne(x) + zp, -127, 127) + activation_offset, to 16 bytes at p
+//   zero_int, load_int, set1_int, add_int, mul_int, to_float; bits(F), the same bits as I
+//   round_to_byte(F, I zp)   bytes of clamp(rne(x) + zp, offset - 127, offset + 127), to 16 bytes at p; offset
+//                            is activation_offset, and in zp
 //   fill_byte(p)             sixteen times the byte that stands for 0
 //   exp2_of(F)               2^(n/8) from the bits of a float whose low bits hold n; see gates.h
 //   broadcast(q)             A of 4 bytes
@@ -64,7 +65,7 @@ struct SimdKernels {
   struct Rounding {
     bool all_zero;
     F by;
-    I zero_point;
+    I zero_point;  // and activation_offset
     void put(F x, std::uint8_t* q) const {
       if (all_zero)
         S::fill_byte(q);
@@ -82,12 +83,13 @@ struct SimdKernels {
     }
     const float inverse = 1.0f / scale;
     // A sum this large has no bits below one, so it is rounded, and its low bits are the integer. To convert
-    // it would take longer, and the next step waits for it.
+    // it, or to go through an integer register, would take longer, and the next step waits for it.
     constexpr float shift = 0x1.8p23f;
-    const std::int32_t zero_point = __builtin_bit_cast(std::int32_t, -127.0f - low * inverse + shift) -
-                                    __builtin_bit_cast(std::int32_t, shift);
-    quantization = {scale, zero_point};
-    return {false, S::set1(inverse), S::set1_int(zero_point)};
+    constexpr std::int32_t shift_bits = __builtin_bit_cast(std::int32_t, shift);
+    const float shifted = -127.0f - low * inverse + shift;
+    quantization = {scale, __builtin_bit_cast(std::int32_t, shifted) - shift_bits};
+    return {false, S::set1(inverse),
+            S::add_int(S::bits(S::set1(shifted)), S::set1_int(S::activation_offset - shift_bits))};
   }
 
   static void quantize_row(const float* x, int inputs, std::uint8_t* q, RowQuantization& quantization) {
@@ -250,10 +252,11 @@ struct SimdKernels {
 #pragma GCC unroll 4
     for (int b = 0; b < gates; ++b) S::dot_line(sums[b], w + b * line, q);
   }
-  // The new state of `panels` panels from their sums; finish.operator()<panels>(places, gates) makes it.
+  // The new state of `panels` panels from their sums; finish.operator()<panels>(places, gates, range) makes
+  // it.
   template <int panels, int gates, class Addends, class Finish>
   static void finish_panels(const StepArgs& a, const int (&at)[panels], const I (*sums)[1][gates],
-                            const Addends& addend_of, const Finish& finish) {
+                            const Addends& addend_of, const Finish& finish, Range& range) {
     F y[panels][gates];
     Place places[panels];
 #pragma GCC unroll 2
@@ -264,7 +267,7 @@ struct SimdKernels {
 #pragma GCC unroll 4
       for (int g = 0; g < gates; ++g) y[p][g] = row[0][g];
     }
-    finish.template operator()<panels>(places, y);
+    finish.template operator()<panels>(places, y, range);
   }
 
   // Up to 64 KiB, of which the first cache holds most, weights arrive about as fast as they are multiplied,
@@ -278,7 +281,8 @@ struct SimdKernels {
   }
 
   template <int gates, class Addends, class Finish>
-  static void pairs_of_panels(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
+  static void pairs_of_panels(const StepArgs& a, const Addends& addend_of, const Finish& finish,
+                              Range& range) {
     const int groups = groups_of(a.weights);
     const auto run = [&]<int panels>(const int(&at)[panels]) __attribute__((always_inline)) {
       I sums[panels][1][gates];
@@ -291,7 +295,7 @@ struct SimdKernels {
         for (int p = 0; p < panels; ++p)
           dot_group(sums[p][0], w + (std::ptrdiff_t{p} * groups + g) * gates * line, q);
       }
-      finish_panels<panels>(a, at, sums, addend_of, finish);
+      finish_panels<panels>(a, at, sums, addend_of, finish, range);
     };
     const int count = a.panel_end - a.panel_begin;
     for (int i = 0; i + 2 <= count; i += 2) {
@@ -376,7 +380,8 @@ struct SimdKernels {
 
   // A step with another product on the side. The gates of its panels wait until a tile of that is done.
   template <int gates, int side_rows, class Addends, class Finish>
-  static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish) {
+  static void panels_with_side(const StepArgs& a, const Addends& addend_of, const Finish& finish,
+                               Range& range) {
     using Tile = SideTile<gates, side_rows>;
     constexpr std::ptrdiff_t group = gates * line;
     constexpr int own_groups = Tile::own_groups, most_waiting = 8;
@@ -389,8 +394,8 @@ struct SimdKernels {
     const auto finish_waiting = [&](int n) {
       int i = 0;
       for (; i + 2 <= n; i += 2)
-        finish_panels<2>(a, {panel_at(i), panel_at(i + 1)}, waiting + i, addend_of, finish);
-      if (i < n) finish_panels<1>(a, {panel_at(i)}, waiting + i, addend_of, finish);
+        finish_panels<2>(a, {panel_at(i), panel_at(i + 1)}, waiting + i, addend_of, finish, range);
+      if (i < n) finish_panels<1>(a, {panel_at(i)}, waiting + i, addend_of, finish, range);
       done += n;
     };
     for (int block = a.side->block_begin; block < a.side->block_end; block += Tile::blocks) {
@@ -431,7 +436,7 @@ struct SimdKernels {
       const Place at = {panel_at(0), 0};
       F y[1][gates];
       Qint8::product(y, a.weights, a.rows, 0, at.panel, addend_of(at.panel, 0));
-      finish.template operator()<1>(&at, y);
+      finish.template operator()<1>(&at, y, range);
     }
   }
 
@@ -628,9 +633,8 @@ struct SimdKernels {
   template <int gate_count, class Finish>
   struct NewState {
     const StepArgs& a;
-    Range& range;
     template <int N>
-    void operator()(const Place* at, const F (*gates)[gate_count]) const {
+    void operator()(const Place* at, const F (*gates)[gate_count], Range& range) const {
       split<N>(Finish::template run<N>(a, at, gates),
                [&](int n, F h) { put_h(a, at[n].panel * block_rows, at[n].row, h, range); });
     }
@@ -641,11 +645,11 @@ struct SimdKernels {
   __attribute__((noinline, flatten)) static void step_with_side(const StepArgs& a,
                                                                 const AddendOf& addend_of) {
     Range range;
-    const NewState<gate_count, Finish> finish{a, range};
+    const NewState<gate_count, Finish> finish{a};
     if (a.side->rows == side_rows_by_panel)
-      panels_with_side<gate_count, side_rows_by_panel>(a, addend_of, finish);
+      panels_with_side<gate_count, side_rows_by_panel>(a, addend_of, finish, range);
     else
-      panels_with_side<gate_count, side_rows_by_block>(a, addend_of, finish);
+      panels_with_side<gate_count, side_rows_by_block>(a, addend_of, finish, range);
     quantize_h(a, range);
   }
 
@@ -654,11 +658,11 @@ struct SimdKernels {
   template <class Product, int gate_count, class Finish, class AddendOf>
   static void gated_step(const StepArgs& a, const AddendOf& addend_of) {
     Range range;
-    const NewState<gate_count, Finish> finish{a, range};
+    const NewState<gate_count, Finish> finish{a};
     if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
       if (a.side != nullptr) return step_with_side<gate_count, Finish>(a, addend_of);
       if (in_pairs(a)) {
-        pairs_of_panels<gate_count>(a, addend_of, finish);
+        pairs_of_panels<gate_count>(a, addend_of, finish, range);
         return quantize_h(a, range);
       }
     }
@@ -670,11 +674,11 @@ struct SimdKernels {
         int m = 0;
         for (; m + 2 <= MR; m += 2) {
           const Place at[] = {{panel, r + m}, {panel, r + m + 1}};
-          finish.template operator()<2>(at, gates + m);
+          finish.template operator()<2>(at, gates + m, range);
         }
         if constexpr (MR % 2 == 1) {
           const Place at = {panel, r + m};
-          finish.template operator()<1>(&at, gates + m);
+          finish.template operator()<1>(&at, gates + m, range);
         }
       });
     }
