@@ -259,7 +259,7 @@ struct SimdKernels {
                             const Addends& addend_of, const Finish& finish, Range& range) {
     F y[panels][gates];
     Place places[panels];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int p = 0; p < panels; ++p) {
       places[p] = {at[p], 0};
       F row[1][gates];
@@ -271,8 +271,8 @@ struct SimdKernels {
   }
 
   // Up to 64 KiB, of which the first cache holds most, weights arrive about as fast as they are multiplied,
-  // and what counts is how much there is to do besides: two panels at a time share an activation, and the
-  // gates of one fill the gaps of the other's. Farther away one panel after the other is faster, a single
+  // and what counts is how much there is to do besides: two or four panels at a time share an activation, and
+  // the gates of one fill the gaps of the others'. Farther away one panel after the other is faster, a single
   // stream.
   static constexpr std::ptrdiff_t near_bytes = 64 << 10;
   static bool in_pairs(const StepArgs& a) {
@@ -286,22 +286,25 @@ struct SimdKernels {
     const int groups = groups_of(a.weights);
     const auto run = [&]<int panels>(const int(&at)[panels]) __attribute__((always_inline)) {
       I sums[panels][1][gates];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int p = 0; p < panels; ++p) start_panel(a, at[p], sums[p][0]);
       const std::int8_t* w = panel_weights(a.weights, at[0]);
       for (int g = 0; g < groups; ++g) {
         const typename S::A q = S::broadcast(a.rows.q + std::ptrdiff_t{g} * input_group);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int p = 0; p < panels; ++p)
           dot_group(sums[p][0], w + (std::ptrdiff_t{p} * groups + g) * gates * line, q);
       }
       finish_panels<panels>(a, at, sums, addend_of, finish, range);
     };
+    // Beyond 16 groups of inputs the gates of two pairs of an LSTM already take each other's gaps.
+    const bool by_four = gates < 4 || groups <= 16;
     const int count = a.panel_end - a.panel_begin;
-    for (int i = 0; i + 2 <= count; i += 2) {
-      const int first = a.backward ? a.panel_end - 2 - i : a.panel_begin + i;
-      run.template operator()<2>({first, first + 1});
-    }
+    int i = 0;
+    const auto first = [&](int panels) { return a.backward ? a.panel_end - panels - i : a.panel_begin + i; };
+    for (; by_four && i + 4 <= count; i += 4)
+      run.template operator()<4>({first(4), first(4) + 1, first(4) + 2, first(4) + 3});
+    for (; i + 2 <= count; i += 2) run.template operator()<2>({first(2), first(2) + 1});
     if (count % 2 == 1) run.template operator()<1>({a.backward ? a.panel_begin : a.panel_end - 1});
   }
 
@@ -575,23 +578,30 @@ struct SimdKernels {
     for (int k = 0; k < a.hidden_size; k += 16) rounding.put(S::load(a.next.row + k), a.next.q + k);
   }
 
-  // The gates of N vectors of 16 units are computed together.
+  // The gates of N vectors of 16 units, one, two or four, are computed together.
   template <int N>
-  using Ops = std::conditional_t<N == 1, S, Twice<S>>;
+  using Ops = std::conditional_t<N == 1, S, std::conditional_t<N == 2, Twice<S>, Twice<Twice<S>>>>;
   template <int N, class Value>
   static typename Ops<N>::F join(const Value& value) {
     if constexpr (N == 1)
       return value(0);
-    else
+    else if constexpr (N == 2)
       return {value(0), value(1)};
+    else
+      return {{value(0), value(1)}, {value(2), value(3)}};
   }
   template <int N, class Visit>
   static void split(const typename Ops<N>::F& joined, const Visit& visit) {
     if constexpr (N == 1) {
       visit(0, joined);
-    } else {
+    } else if constexpr (N == 2) {
       visit(0, joined.first);
       visit(1, joined.second);
+    } else {
+      visit(0, joined.first.first);
+      visit(1, joined.first.second);
+      visit(2, joined.second.first);
+      visit(3, joined.second.second);
     }
   }
 
