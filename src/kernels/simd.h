@@ -308,6 +308,29 @@ struct SimdKernels {
     if (count % 2 == 1) run.template operator()<1>({a.backward ? a.panel_begin : a.panel_end - 1});
   }
 
+  // One panel after the other. Four gates are sums enough to hide the latency of the instruction where
+  // weights come from far.
+  template <class Addends, class Finish>
+  static void panels_in_turn(const StepArgs& a, const Addends& addend_of, const Finish& finish,
+                             Range& range) {
+    constexpr int gates = 4;
+    constexpr std::ptrdiff_t group = gates * line;
+    for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
+      const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
+      const std::int8_t* w = panel_weights(a.weights, panel);
+      const std::uint8_t* q = a.rows.q;
+      I sums[1][gates];
+      start_panel(a, panel, sums[0]);
+      int g = groups_of(a.weights);
+      for (; g >= 2; g -= 2, w += 2 * group, q += 2 * input_group) {
+        dot_group(sums[0], w, S::broadcast(q));
+        dot_group(sums[0], w + group, S::broadcast(q + input_group));
+      }
+      if (g > 0) dot_group(sums[0], w, S::broadcast(q));
+      finish_panels<1>(a, {panel}, &sums, addend_of, finish, range);
+    }
+  }
+
   // Of a product on the side, `rows` rows by `blocks` blocks, whose sums stay in registers while a step's own
   // panels stream through: a group of inputs of the tile for every own_groups of theirs, so that both take
   // about as many multiplications.
@@ -663,6 +686,15 @@ struct SimdKernels {
     quantize_h(a, range);
   }
 
+  // Nor for this.
+  template <class Finish, class AddendOf>
+  __attribute__((noinline, flatten)) static void step_in_turn(const StepArgs& a, const AddendOf& addend_of) {
+    Range range;
+    const NewState<4, Finish> finish{a};
+    panels_in_turn(a, addend_of, finish, range);
+    quantize_h(a, range);
+  }
+
   // A step of an LSTM or a GRU. addend_of(panel, r) is what the product of row r is added to; Finish makes h
   // of gates.
   template <class Product, int gate_count, class Finish, class AddendOf>
@@ -675,6 +707,8 @@ struct SimdKernels {
         pairs_of_panels<gate_count>(a, addend_of, finish, range);
         return quantize_h(a, range);
       }
+      if constexpr (gate_count == 4)
+        if (a.rows.count == 1) return step_in_turn<Finish>(a, addend_of);
     }
     for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
       const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
