@@ -72,9 +72,9 @@ std::string_view dtype_name(DType dtype) {
 std::optional<std::uint64_t> base::tensor_bytes(DType dtype, std::span<const std::int64_t> shape) {
   std::uint64_t bytes = item_size(dtype);
   for (const std::int64_t size : shape) {
-    const auto n = static_cast<std::uint64_t>(size);
-    if (n > 0 && bytes > (std::uint64_t{1} << 62) / n) return std::nullopt;
-    bytes *= n;
+    // Not a division: a small layer's call would feel it.
+    const bool overflows = __builtin_mul_overflow(bytes, static_cast<std::uint64_t>(size), &bytes);
+    if (overflows || bytes > std::uint64_t{1} << 62) return std::nullopt;
   }
   return bytes;
 }

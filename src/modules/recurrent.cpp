@@ -360,14 +360,13 @@ RecurrentResult run(const RecurrentShape& s, const RecurrentParameters& paramete
   if (!batched && !lengths.empty())
     throw InvalidArgument(kind + "lengths are for a batch of sequences; this input has no batch dimension");
 
-  const auto state_shape = [&](std::int64_t size) {
-    std::vector<std::int64_t> shape;
-    if (!s.is_cell) shape.push_back(s.states());
-    if (batched) shape.push_back(batch);
-    shape.push_back(size);
-    return shape;
+  const auto state_shape = [&](std::int64_t size) -> std::vector<std::int64_t> {
+    if (s.is_cell && !batched) return {size};
+    if (s.is_cell) return {batch, size};
+    if (!batched) return {s.states(), size};
+    return {s.states(), batch, size};
   };
-  const std::vector<std::int64_t> h_shape = state_shape(s.state_size()), c_shape = state_shape(s.hidden_size);
+  std::vector<std::int64_t> h_shape = state_shape(s.state_size()), c_shape = state_shape(s.hidden_size);
   require_state(s, h0, h_shape, "h0");
   require_state(s, c0, c_shape, "c0");
 
@@ -375,7 +374,8 @@ RecurrentResult run(const RecurrentShape& s, const RecurrentParameters& paramete
   std::vector<std::int64_t> output_shape = input.shape();
   output_shape.back() = width;
   const bool lstm = s.cell == Cell::lstm;
-  RecurrentResult result{Tensor(output_shape), Tensor(h_shape), lstm ? Tensor(c_shape) : Tensor()};
+  RecurrentResult result{Tensor(std::move(output_shape)), Tensor(std::move(h_shape)),
+                         lstm ? Tensor(std::move(c_shape)) : Tensor()};
 
   run(s, parameters,
       {.input = input.data<float>(),
