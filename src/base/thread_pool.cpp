@@ -38,9 +38,47 @@ using Clock = std::chrono::steady_clock;
 // next call comes soon where a model has many layers. About 15 and 75 microseconds on Zen 4.
 constexpr int spins_of_member = 1000, spins_of_worker = 5000;
 
+#if defined(__linux__)
+
+// A virtual machine's Linux wakes a thread on the CPU of the one that wakes it, as it takes a halted virtual
+// CPU for one that is busy elsewhere. There the woken one waits behind the other, which may spin for the rest
+// of the scheduler's slice, 4 ms, until the woken one arrives. So a member sleeps and wakes on one CPU, and
+// one that begins where another is moves away. A narrower affinity for a moment is how a thread asks for it.
+
+int current_cpu() { return sched_getcpu(); }
+
+// While it lives, the calling thread stays on the CPU that it is on.
+class StayOnCpu {
+ public:
+  StayOnCpu() {
+    const int cpu = current_cpu();
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return;
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(cpu, &here);
+    narrowed_ = CPU_COUNT(&allowed_) > 1 && sched_setaffinity(0, sizeof here, &here) == 0;
+  }
+  ~StayOnCpu() {
+    if (narrowed_) sched_setaffinity(0, sizeof allowed_, &allowed_);
+  }
+  StayOnCpu(const StayOnCpu&) = delete;
+  StayOnCpu& operator=(const StayOnCpu&) = delete;
+
+ private:
+  cpu_set_t allowed_;
+  bool narrowed_ = false;
+};
+
+#else
+
+int current_cpu() { return -1; }
+struct StayOnCpu {};
+
+#endif
+
 // Waits until done(value), and says how long that took. Sleeping, not yielding, since a core that falls idle
 // is where the system lets those run that are waited for.
-template <class T, class Done>
+template <class Sleeping, class T, class Done>
 Clock::duration wait_until(const std::atomic<T>& value, int spins, const Done& done) {
   if (done(value.load(std::memory_order_acquire))) return {};
   const Clock::time_point begin = Clock::now();
@@ -48,6 +86,7 @@ Clock::duration wait_until(const std::atomic<T>& value, int spins, const Done& d
     relax();
     if (done(value.load(std::memory_order_acquire))) return Clock::now() - begin;
   }
+  [[maybe_unused]] const Sleeping sleeping;
   for (T seen = value.load(); !done(seen); seen = value.load()) value.wait(seen);
   return Clock::now() - begin;
 }
@@ -77,8 +116,30 @@ void Team::wait_for_all() {
   arrivals_[rank_].count.notify_all();
   for (int other = 0; other < size_; ++other)
     if (other != rank_)
-      waited_ +=
-          wait_until(arrivals_[other].count, spins_of_member, [&](int count) { return count >= passed_; });
+      waited_ += wait_until<StayOnCpu>(arrivals_[other].count, spins_of_member,
+                                       [&](int count) { return count >= passed_; });
+}
+
+void Team::begin_on_own_cpu() {
+#if defined(__linux__)
+  const int cpu = current_cpu();
+  arrivals_[rank_].cpu.store(cpu, std::memory_order_relaxed);
+  cpu_set_t taken;
+  CPU_ZERO(&taken);
+  for (int other = 0; other < size_; ++other) {
+    const int its = arrivals_[other].cpu.load(std::memory_order_relaxed);
+    if (other != rank_ && its >= 0 && its < CPU_SETSIZE) CPU_SET(its, &taken);
+  }
+  cpu_set_t allowed, unused;
+  if (cpu < 0 || cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, &taken) ||
+      sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+    return;
+  CPU_AND(&taken, &taken, &allowed);
+  CPU_XOR(&unused, &taken, &allowed);
+  if (CPU_COUNT(&unused) == 0 || sched_setaffinity(0, sizeof unused, &unused) != 0) return;
+  sched_setaffinity(0, sizeof allowed, &allowed);
+  arrivals_[rank_].cpu.store(current_cpu(), std::memory_order_relaxed);
+#endif
 }
 
 class ThreadPool {
@@ -99,7 +160,11 @@ class ThreadPool {
     if (rests_.resting(begin) && !all_paths) return false;
     if (arrivals_.size() < static_cast<std::size_t>(threads))
       arrivals_ = std::vector<Arrivals>(static_cast<std::size_t>(threads));
-    for (int i = 0; i < threads; ++i) arrivals_[static_cast<std::size_t>(i)].count.store(0);
+    for (int i = 0; i < threads; ++i) {
+      Arrivals& member = arrivals_[static_cast<std::size_t>(i)];
+      member.count.store(0);
+      member.cpu.store(i == 0 ? current_cpu() : -1);
+    }
     finished_.store(0);
     body_ = body;
     context_ = context;
@@ -151,7 +216,8 @@ class ThreadPool {
   void work(int rank, Worker& worker) {
     const FloatEnvironment environment;
     for (unsigned seen = 0;; ++seen) {
-      wait_until(worker.calls, spins_of_worker, [&](unsigned calls) { return calls != seen; });
+      struct Anywhere {};
+      wait_until<Anywhere>(worker.calls, spins_of_worker, [&](unsigned calls) { return calls != seen; });
       if (stop_.load()) return;
       run_member(rank, size_);
     }
@@ -169,6 +235,7 @@ class ThreadPool {
 
   void run_member(int rank, int size) {
     Team team(rank, size, arrivals_.data());
+    if (rank > 0) team.begin_on_own_cpu();
     const Clock::time_point begin = Clock::now();
     body_(context_, team);
     const int others = size - 1;
@@ -177,7 +244,7 @@ class ThreadPool {
       return;
     }
     worked_ = Clock::now() - begin - team.waited_;
-    wait_until(finished_, spins_of_member, [&](int count) { return count == others; });
+    wait_until<StayOnCpu>(finished_, spins_of_member, [&](int count) { return count == others; });
   }
 
   std::mutex owner_;  // held by the caller whose work the pool does; guards all but the atomics

@@ -11,10 +11,11 @@
 
 namespace fourfold::base {
 
-// How often a member of a team has come to a barrier; each on a cache line of its own, so that a member that
-// looks at another's does not slow down the rest.
+// How often a member of a team has come to a barrier, and where it began; each on a cache line of its own, so
+// that a member that looks at another's does not slow down the rest.
 struct alignas(64) Arrivals {
   std::atomic<int> count{0};
+  std::atomic<int> cpu{-1};  // or unknown
 };
 
 // What each member of a running team sees.
@@ -47,6 +48,7 @@ class Team {
 
  private:
   void wait_for_all();
+  void begin_on_own_cpu();
   friend class ThreadPool;
   Team(int rank, int size, Arrivals* arrivals) : rank_(rank), size_(size), arrivals_(arrivals) {}
   int rank_, size_;

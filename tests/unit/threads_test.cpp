@@ -289,6 +289,43 @@ TEST(Team, NoSliceIsLongerThanTheCallers) {
     }
 }
 
+#if defined(__linux__)
+// Members narrow it for a moment, where they share a CPU or sleep.
+TEST_F(Threads, TeamsLeaveTheAffinityAsItWas) {
+  set_num_threads(2);
+  const auto allowed = [] {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    EXPECT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+    return set;
+  };
+  const cpu_set_t expected = allowed();
+  const auto is_as_it_was = [&] {
+    const cpu_set_t now = allowed();
+    return CPU_EQUAL(&expected, &now) != 0;
+  };
+  int teams = 0;
+  for (int i = 0; i < 40; ++i) {
+    std::atomic<bool> late_slept = false;
+    base::run_team(2, [&](base::Team& team) {
+      EXPECT_TRUE(is_as_it_was()) << "rank " << team.rank() << ", team " << i;
+      if (team.rank() == i % 2) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the other sleeps at the barrier
+        late_slept = true;
+      }
+      team.barrier();
+      EXPECT_TRUE(late_slept || team.size() == 1);
+      EXPECT_TRUE(is_as_it_was()) << "rank " << team.rank() << ", team " << i;
+      // And at the end the caller, for the other.
+      if (team.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(i % 3));
+      if (team.rank() == 0) teams += team.size() == 2 ? 1 : 0;
+    });
+    EXPECT_TRUE(is_as_it_was()) << "after team " << i;
+  }
+  EXPECT_GT(teams, 0);
+}
+#endif
+
 TEST_F(HostedThreads, ATeamOfOneMayThrow) {
   host_size = 1;
   EXPECT_THROW(base::run_team(2, [](base::Team&) { throw std::runtime_error("alone"); }), std::runtime_error);
