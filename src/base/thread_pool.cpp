@@ -40,10 +40,11 @@ constexpr int spins_of_member = 1000, spins_of_worker = 5000;
 
 #if defined(__linux__)
 
-// A virtual machine's Linux wakes a thread on the CPU of the one that wakes it, as it takes a halted virtual
-// CPU for one that is busy elsewhere. There the woken one waits behind the other, which may spin for the rest
-// of the scheduler's slice, 4 ms, until the woken one arrives. So a member sleeps and wakes on one CPU, and
-// one that begins where another is moves away. A narrower affinity for a moment is how a thread asks for it.
+// In a virtual machine Linux may wake a thread on the CPU of the one that wakes it, though its own is idle.
+// There the woken one waits behind the other, which may spin for the rest of the scheduler's slice, 4 ms,
+// until the woken one arrives. So a member sleeps and wakes on one CPU, and one that begins where another is
+// moves away (docs/decisions/0008-members-stay-on-their-cpu.md). A narrower affinity for a moment is how a
+// thread asks for it.
 
 int current_cpu() { return sched_getcpu(); }
 
