@@ -1,8 +1,10 @@
 #include "base/thread_pool.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -40,30 +42,47 @@ constexpr int spins_of_member = 1000, spins_of_worker = 5000;
 
 #if defined(__linux__)
 
-// In a virtual machine Linux may wake a thread on the CPU of the one that wakes it, though its own is idle.
-// There the woken one waits behind the other, which may spin for the rest of the scheduler's slice, 4 ms,
-// until the woken one arrives. So a member sleeps and wakes on one CPU, and one that begins where another is
-// moves away (docs/decisions/0008-members-stay-on-their-cpu.md). A narrower affinity for a moment is how a
-// thread asks for it.
-
 int current_cpu() { return sched_getcpu(); }
 
-// While it lives, the calling thread stays on the CPU that it is on.
-class StayOnCpu {
+// While it lives, the calling member of a team stays off the CPUs that the others were last seen on, where
+// there are others that it may use; on its own, where another has not yet begun.
+//
+// In a virtual machine Linux may wake a thread on the CPU of the one that wakes it, though its own is idle.
+// There the woken one waits behind the other, which may spin for the rest of the scheduler's slice until the
+// woken one arrives (docs/decisions/0008-members-sleep-apart.md). A narrower affinity is how a thread says
+// where it is to wake, and how one that shares a CPU leaves it.
+class Apart {
  public:
-  StayOnCpu() {
-    const int cpu = current_cpu();
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return;
-    cpu_set_t here;
-    CPU_ZERO(&here);
-    CPU_SET(cpu, &here);
-    narrowed_ = CPU_COUNT(&allowed_) > 1 && sched_setaffinity(0, sizeof here, &here) == 0;
+  Apart(Arrivals* team, int rank, int size) {
+    const int own = current_cpu();
+    team[rank].cpu.store(own, std::memory_order_relaxed);
+    if (own < 0 || own >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return;
+    cpu_set_t left = allowed_;
+    for (int other = 0; other < size; ++other) {
+      const int cpu = team[other].cpu.load(std::memory_order_relaxed);
+      if (other == rank) continue;
+      if (cpu < 0) {
+        CPU_ZERO(&left);
+        CPU_SET(own, &left);
+        break;
+      }
+      if (cpu < CPU_SETSIZE) CPU_CLR(cpu, &left);
+    }
+    narrowed_ = CPU_COUNT(&left) > 0 && CPU_EQUAL(&left, &allowed_) == 0 &&
+                sched_setaffinity(0, sizeof left, &left) == 0;
   }
-  ~StayOnCpu() {
-    if (narrowed_) sched_setaffinity(0, sizeof allowed_, &allowed_);
+  // All CPUs, where that is what the thread had: the system remembers what it is told, and a set of those
+  // that are allowed today would outlast today. It is also what is left where an error refuses the old set.
+  ~Apart() {
+    if (!narrowed_) return;
+    cpu_set_t all, now;
+    std::memset(&all, 0xff, sizeof all);
+    const bool unbound = sched_setaffinity(0, sizeof all, &all) == 0 &&
+                         sched_getaffinity(0, sizeof now, &now) == 0 && CPU_EQUAL(&now, &allowed_) != 0;
+    if (!unbound) sched_setaffinity(0, sizeof allowed_, &allowed_);
   }
-  StayOnCpu(const StayOnCpu&) = delete;
-  StayOnCpu& operator=(const StayOnCpu&) = delete;
+  Apart(const Apart&) = delete;
+  Apart& operator=(const Apart&) = delete;
 
  private:
   cpu_set_t allowed_;
@@ -73,21 +92,24 @@ class StayOnCpu {
 #else
 
 int current_cpu() { return -1; }
-struct StayOnCpu {};
+struct Apart {
+  Apart(Arrivals*, int, int) {}
+};
 
 #endif
 
 // Waits until done(value), and says how long that took. Sleeping, not yielding, since a core that falls idle
-// is where the system lets those run that are waited for.
-template <class Sleeping, class T, class Done>
-Clock::duration wait_until(const std::atomic<T>& value, int spins, const Done& done) {
+// is where the system lets those run that are waited for; before_sleep() is called first.
+template <class T, class Done, class BeforeSleep>
+Clock::duration wait_until(const std::atomic<T>& value, int spins, const Done& done,
+                           const BeforeSleep& before_sleep) {
   if (done(value.load(std::memory_order_acquire))) return {};
   const Clock::time_point begin = Clock::now();
   for (int i = 0; i < spins; ++i) {
     relax();
     if (done(value.load(std::memory_order_acquire))) return Clock::now() - begin;
   }
-  [[maybe_unused]] const Sleeping sleeping;
+  before_sleep();
   for (T seen = value.load(); !done(seen); seen = value.load()) value.wait(seen);
   return Clock::now() - begin;
 }
@@ -115,32 +137,30 @@ void Team::wait_for_all() {
   ++passed_;
   arrivals_[rank_].count.store(passed_);
   arrivals_[rank_].count.notify_all();
+  std::optional<Apart> apart;
   for (int other = 0; other < size_; ++other)
     if (other != rank_)
-      waited_ += wait_until<StayOnCpu>(arrivals_[other].count, spins_of_member,
-                                       [&](int count) { return count >= passed_; });
+      waited_ += wait_until(
+          arrivals_[other].count, spins_of_member, [&](int count) { return count >= passed_; },
+          [&] {
+            if (!apart) apart.emplace(arrivals_, rank_, size_);
+          });
+  if (!apart) return;
+  const Clock::time_point begin = Clock::now();
+  apart.reset();
+  waited_ += Clock::now() - begin;
 }
 
 void Team::begin_on_own_cpu() {
-#if defined(__linux__)
   const int cpu = current_cpu();
   arrivals_[rank_].cpu.store(cpu, std::memory_order_relaxed);
-  cpu_set_t taken;
-  CPU_ZERO(&taken);
-  for (int other = 0; other < size_; ++other) {
-    const int its = arrivals_[other].cpu.load(std::memory_order_relaxed);
-    if (other != rank_ && its >= 0 && its < CPU_SETSIZE) CPU_SET(its, &taken);
-  }
-  cpu_set_t allowed, unused;
-  if (cpu < 0 || cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, &taken) ||
-      sched_getaffinity(0, sizeof allowed, &allowed) != 0)
-    return;
-  CPU_AND(&taken, &taken, &allowed);
-  CPU_XOR(&unused, &taken, &allowed);
-  if (CPU_COUNT(&unused) == 0 || sched_setaffinity(0, sizeof unused, &unused) != 0) return;
-  sched_setaffinity(0, sizeof allowed, &allowed);
+  bool shared = false;
+  for (int other = 0; other < size_; ++other)
+    shared =
+        shared || (other != rank_ && cpu >= 0 && arrivals_[other].cpu.load(std::memory_order_relaxed) == cpu);
+  if (!shared) return;
+  { const Apart leaves_it(arrivals_, rank_, size_); }
   arrivals_[rank_].cpu.store(current_cpu(), std::memory_order_relaxed);
-#endif
 }
 
 class ThreadPool {
@@ -164,7 +184,7 @@ class ThreadPool {
     for (int i = 0; i < threads; ++i) {
       Arrivals& member = arrivals_[static_cast<std::size_t>(i)];
       member.count.store(0);
-      member.cpu.store(i == 0 ? current_cpu() : -1);
+      member.cpu.store(i == 0 ? current_cpu() : -1, std::memory_order_relaxed);
     }
     finished_.store(0);
     body_ = body;
@@ -217,8 +237,8 @@ class ThreadPool {
   void work(int rank, Worker& worker) {
     const FloatEnvironment environment;
     for (unsigned seen = 0;; ++seen) {
-      struct Anywhere {};
-      wait_until<Anywhere>(worker.calls, spins_of_worker, [&](unsigned calls) { return calls != seen; });
+      wait_until(
+          worker.calls, spins_of_worker, [&](unsigned calls) { return calls != seen; }, [] {});
       if (stop_.load()) return;
       run_member(rank, size_);
     }
@@ -245,7 +265,10 @@ class ThreadPool {
       return;
     }
     worked_ = Clock::now() - begin - team.waited_;
-    wait_until<StayOnCpu>(finished_, spins_of_member, [&](int count) { return count == others; });
+    std::optional<Apart> apart;
+    wait_until(
+        finished_, spins_of_member, [&](int count) { return count == others; },
+        [&] { apart.emplace(arrivals_.data(), rank, size); });
   }
 
   std::mutex owner_;  // held by the caller whose work the pool does; guards all but the atomics

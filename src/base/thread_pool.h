@@ -11,11 +11,11 @@
 
 namespace fourfold::base {
 
-// How often a member of a team has come to a barrier, and where it began; each on a cache line of its own, so
-// that a member that looks at another's does not slow down the rest.
+// How often a member of a team has come to a barrier, and the CPU that it was last seen on; each on a cache
+// line of its own, so that a member that looks at another's does not slow down the rest.
 struct alignas(64) Arrivals {
   std::atomic<int> count{0};
-  std::atomic<int> cpu{-1};  // or unknown
+  std::atomic<int> cpu{-1};  // -1: unknown
 };
 
 // What each member of a running team sees.

@@ -9,8 +9,10 @@
 //   A4                       16 activations, broadcast; with side_products
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
-//   side_products            see KernelTable; its registers must hold the sums of a panel and of a SideTile
-//   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency
+//   side_products            see KernelTable; its registers must hold the sums of a panel and of a SideTile,
+//                            and those of four panels
+//   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency; with
+//                            side_products not in a step of an LSTM, see panels_in_turn
 //   load, store              unaligned; load_first, store_first: the first n lanes, 0 < n < 16, zero for others
 //   load_half                16 halves, exactly
 //   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
@@ -83,7 +85,8 @@ struct SimdKernels {
     }
     const float inverse = 1.0f / scale;
     // A sum this large has no bits below one, so it is rounded, and its low bits are the integer. To convert
-    // it, or to go through an integer register, would take longer, and the next step waits for it.
+    // it would take longer, and so would the way through an integer register, which the row's bytes are not
+    // to wait for.
     constexpr float shift = 0x1.8p23f;
     constexpr std::int32_t shift_bits = __builtin_bit_cast(std::int32_t, shift);
     const float shifted = -127.0f - low * inverse + shift;
@@ -275,13 +278,13 @@ struct SimdKernels {
   // the gates of one fill the gaps of the others'. Farther away one panel after the other is faster, a single
   // stream.
   static constexpr std::ptrdiff_t near_bytes = 64 << 10;
-  static bool in_pairs(const StepArgs& a) {
+  static bool weights_are_near(const StepArgs& a) {
     const std::ptrdiff_t panels = a.panel_end - a.panel_begin;
     return a.rows.count == 1 && panels * a.weights.panel_rows() * a.weights.inputs <= near_bytes;
   }
 
   template <int gates, class Addends, class Finish>
-  static void pairs_of_panels(const StepArgs& a, const Addends& addend_of, const Finish& finish,
+  static void panels_together(const StepArgs& a, const Addends& addend_of, const Finish& finish,
                               Range& range) {
     const int groups = groups_of(a.weights);
     const auto run = [&]<int panels>(const int(&at)[panels]) __attribute__((always_inline)) {
@@ -686,7 +689,7 @@ struct SimdKernels {
     quantize_h(a, range);
   }
 
-  // Nor for this.
+  // This one too, for the same reason.
   template <class Finish, class AddendOf>
   __attribute__((noinline, flatten)) static void step_in_turn(const StepArgs& a, const AddendOf& addend_of) {
     Range range;
@@ -703,8 +706,8 @@ struct SimdKernels {
     const NewState<gate_count, Finish> finish{a};
     if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
       if (a.side != nullptr) return step_with_side<gate_count, Finish>(a, addend_of);
-      if (in_pairs(a)) {
-        pairs_of_panels<gate_count>(a, addend_of, finish, range);
+      if (weights_are_near(a)) {
+        panels_together<gate_count>(a, addend_of, finish, range);
         return quantize_h(a, range);
       }
       if constexpr (gate_count == 4)

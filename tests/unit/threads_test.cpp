@@ -1,5 +1,6 @@
 // The number of threads, and the pool of them: after fork, while another caller has it, at the process's end;
-// and threads of something else in its place. That results do not depend on it: bit_equality_test.cpp.
+// their CPUs; and threads of something else in its place. That results do not depend on it:
+// bit_equality_test.cpp.
 #include "fourfold/threads.h"
 
 #include <gtest/gtest.h>
@@ -290,40 +291,86 @@ TEST(Team, NoSliceIsLongerThanTheCallers) {
 }
 
 #if defined(__linux__)
-// Members narrow it for a moment, where they share a CPU or sleep.
-TEST_F(Threads, TeamsLeaveTheAffinityAsItWas) {
+
+cpu_set_t affinity_of(pid_t thread) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  EXPECT_EQ(sched_getaffinity(thread, sizeof set, &set), 0);
+  return set;
+}
+
+// Who sleeps at a barrier is kept off the others' CPUs, and has its affinity back when it wakes.
+TEST_F(Threads, MembersSleepApart) {
+  const cpu_set_t expected = affinity_of(0);
+  if (CPU_COUNT(&expected) < 2) GTEST_SKIP() << "one CPU is all there is";
   set_num_threads(2);
-  const auto allowed = [] {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    EXPECT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
-    return set;
-  };
-  const cpu_set_t expected = allowed();
-  const auto is_as_it_was = [&] {
-    const cpu_set_t now = allowed();
+  const auto is_as_it_was = [&](pid_t thread) {
+    const cpu_set_t now = affinity_of(thread);
     return CPU_EQUAL(&expected, &now) != 0;
   };
   int teams = 0;
   for (int i = 0; i < 40; ++i) {
-    std::atomic<bool> late_slept = false;
+    std::atomic<pid_t> sleeper = 0;
     base::run_team(2, [&](base::Team& team) {
-      EXPECT_TRUE(is_as_it_was()) << "rank " << team.rank() << ", team " << i;
+      if (team.size() == 1) return;
+      EXPECT_TRUE(is_as_it_was(0)) << "rank " << team.rank() << ", team " << i;
       if (team.rank() == i % 2) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the other sleeps at the barrier
-        late_slept = true;
+        // Late, and not before the other is seen to sleep apart.
+        const auto narrower = [&] { return sleeper != 0 && !is_as_it_was(sleeper); };
+        for (int tries = 0; tries < 10000 && !narrower(); ++tries)
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        EXPECT_TRUE(narrower()) << "rank " << team.rank() << ", team " << i;
+      } else {
+        sleeper = gettid();
       }
       team.barrier();
-      EXPECT_TRUE(late_slept || team.size() == 1);
-      EXPECT_TRUE(is_as_it_was()) << "rank " << team.rank() << ", team " << i;
-      // And at the end the caller, for the other.
+      EXPECT_TRUE(is_as_it_was(0)) << "rank " << team.rank() << ", team " << i;
+      // At the end the caller waits for the others.
       if (team.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(i % 3));
-      if (team.rank() == 0) teams += team.size() == 2 ? 1 : 0;
+      if (team.rank() == 0) ++teams;
     });
-    EXPECT_TRUE(is_as_it_was()) << "after team " << i;
+    EXPECT_TRUE(is_as_it_was(0)) << "after team " << i;
   }
   EXPECT_GT(teams, 0);
 }
+
+// A host whose second thread begins where the caller is, free to go elsewhere.
+std::atomic<int> begun_together = 0, went_away = 0;
+bool host_on_one_cpu(int /*threads*/, void (*member)(void*, int, int), void* context) {
+  const int cpu = sched_getcpu();
+  std::thread other([=] {
+    const cpu_set_t allowed = affinity_of(0);
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(cpu, &here);
+    EXPECT_EQ(sched_setaffinity(0, sizeof here, &here), 0);
+    EXPECT_EQ(sched_setaffinity(0, sizeof allowed, &allowed), 0);
+    begun_together += sched_getcpu() == cpu ? 1 : 0;
+    member(context, 1, 2);
+  });
+  member(context, 0, 2);
+  other.join();
+  return true;
+}
+
+TEST_F(HostedThreads, MembersBeginApart) {
+  const cpu_set_t allowed = affinity_of(0);
+  if (CPU_COUNT(&allowed) < 2) GTEST_SKIP() << "one CPU is all there is";
+  base::set_team_host(host_on_one_cpu);
+  set_num_threads(2);
+  begun_together = went_away = 0;
+  for (int i = 0; i < 40; ++i) {
+    const int callers = sched_getcpu();
+    base::run_team(2, [&](base::Team& team) {
+      if (team.rank() == 1) went_away += sched_getcpu() != callers ? 1 : 0;
+      const cpu_set_t now = affinity_of(0);
+      EXPECT_TRUE(CPU_EQUAL(&now, &allowed) != 0);
+    });
+  }
+  EXPECT_GE(2 * went_away, begun_together) << "of " << begun_together;
+  EXPECT_GT(begun_together, 0);
+}
+
 #endif
 
 TEST_F(HostedThreads, ATeamOfOneMayThrow) {
