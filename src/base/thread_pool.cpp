@@ -45,7 +45,8 @@ constexpr int spins_of_member = 1000, spins_of_worker = 5000;
 int current_cpu() { return sched_getcpu(); }
 
 // While it lives, the calling member of a team stays off the CPUs that the others were last seen on, where
-// there are others that it may use; on its own, where another has not yet begun.
+// there are others that it may use. Where one of them has not yet begun, it stays on its own, if that is none
+// of those.
 //
 // In a virtual machine Linux may wake a thread on the CPU of the one that wakes it, though its own is idle.
 // There the woken one waits behind the other, which may spin for the rest of the scheduler's slice until the
@@ -58,15 +59,16 @@ class Apart {
     team[rank].cpu.store(own, std::memory_order_relaxed);
     if (own < 0 || own >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return;
     cpu_set_t left = allowed_;
+    bool all_begun = true;
     for (int other = 0; other < size; ++other) {
-      const int cpu = team[other].cpu.load(std::memory_order_relaxed);
       if (other == rank) continue;
-      if (cpu < 0) {
-        CPU_ZERO(&left);
-        CPU_SET(own, &left);
-        break;
-      }
-      if (cpu < CPU_SETSIZE) CPU_CLR(cpu, &left);
+      const int cpu = team[other].cpu.load(std::memory_order_relaxed);
+      if (cpu < 0) all_begun = false;
+      if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_CLR(cpu, &left);
+    }
+    if (!all_begun && CPU_ISSET(own, &left)) {
+      CPU_ZERO(&left);
+      CPU_SET(own, &left);
     }
     narrowed_ = CPU_COUNT(&left) > 0 && CPU_EQUAL(&left, &allowed_) == 0 &&
                 sched_setaffinity(0, sizeof left, &left) == 0;
@@ -154,10 +156,9 @@ void Team::wait_for_all() {
 void Team::begin_on_own_cpu() {
   const int cpu = current_cpu();
   arrivals_[rank_].cpu.store(cpu, std::memory_order_relaxed);
-  bool shared = false;
-  for (int other = 0; other < size_; ++other)
-    shared =
-        shared || (other != rank_ && cpu >= 0 && arrivals_[other].cpu.load(std::memory_order_relaxed) == cpu);
+  const bool shared = cpu >= 0 && std::count_if(arrivals_, arrivals_ + size_, [&](const Arrivals& member) {
+                                    return member.cpu.load(std::memory_order_relaxed) == cpu;
+                                  }) > 1;  // itself is one
   if (!shared) return;
   { const Apart leaves_it(arrivals_, rank_, size_); }
   arrivals_[rank_].cpu.store(current_cpu(), std::memory_order_relaxed);

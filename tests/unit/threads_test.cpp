@@ -334,9 +334,10 @@ TEST_F(Threads, MembersSleepApart) {
   EXPECT_GT(teams, 0);
 }
 
-// A host whose second thread begins where the caller is, free to go elsewhere.
+// A host whose second thread begins where the caller is, free to go elsewhere, and is all other members in
+// turn.
 std::atomic<int> begun_together = 0, went_away = 0;
-bool host_on_one_cpu(int /*threads*/, void (*member)(void*, int, int), void* context) {
+bool host_on_one_cpu(int threads, void (*member)(void*, int, int), void* context) {
   const int cpu = sched_getcpu();
   std::thread other([=] {
     const cpu_set_t allowed = affinity_of(0);
@@ -346,9 +347,9 @@ bool host_on_one_cpu(int /*threads*/, void (*member)(void*, int, int), void* con
     EXPECT_EQ(sched_setaffinity(0, sizeof here, &here), 0);
     EXPECT_EQ(sched_setaffinity(0, sizeof allowed, &allowed), 0);
     begun_together += sched_getcpu() == cpu ? 1 : 0;
-    member(context, 1, 2);
+    for (int rank = 1; rank < threads; ++rank) member(context, rank, threads);
   });
-  member(context, 0, 2);
+  member(context, 0, threads);
   other.join();
   return true;
 }
@@ -357,18 +358,20 @@ TEST_F(HostedThreads, MembersBeginApart) {
   const cpu_set_t allowed = affinity_of(0);
   if (CPU_COUNT(&allowed) < 2) GTEST_SKIP() << "one CPU is all there is";
   base::set_team_host(host_on_one_cpu);
-  set_num_threads(2);
-  begun_together = went_away = 0;
-  for (int i = 0; i < 40; ++i) {
-    const int callers = sched_getcpu();
-    base::run_team(2, [&](base::Team& team) {
-      if (team.rank() == 1) went_away += sched_getcpu() != callers ? 1 : 0;
-      const cpu_set_t now = affinity_of(0);
-      EXPECT_TRUE(CPU_EQUAL(&now, &allowed) != 0);
-    });
+  // Of three, the last has not yet begun.
+  for (const int threads : {2, 3}) {
+    begun_together = went_away = 0;
+    for (int i = 0; i < 40; ++i) {
+      const int callers = sched_getcpu();
+      base::run_team(threads, [&](base::Team& team) {
+        if (team.rank() == 1) went_away += sched_getcpu() != callers ? 1 : 0;
+        const cpu_set_t now = affinity_of(0);
+        EXPECT_TRUE(CPU_EQUAL(&now, &allowed) != 0);
+      });
+    }
+    EXPECT_GE(2 * went_away, begun_together) << threads << " threads, of " << begun_together;
+    EXPECT_GT(begun_together, 0);
   }
-  EXPECT_GE(2 * went_away, begun_together) << "of " << begun_together;
-  EXPECT_GT(begun_together, 0);
 }
 
 #endif
