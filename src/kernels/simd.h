@@ -95,7 +95,7 @@ struct SimdKernels {
             S::add_int(S::bits(S::set1(shifted)), S::set1_int(S::activation_offset - shift_bits))};
   }
 
-  static void quantize_row(const float* x, int inputs, std::uint8_t* q, RowQuantization& quantization) {
+  static Rounding look_at_row(const float* x, int inputs, RowQuantization& quantization) {
     const int whole = inputs / 16 * 16, rest = inputs - whole;
     Range range, odd;
     int k = 0;
@@ -106,14 +106,23 @@ struct SimdKernels {
     if (k < whole) range.look(S::load(x + k));
     if (rest > 0) odd.look(S::load_first(x + whole, rest));
     range.join(odd);
-    const Rounding rounding = rounding_of(range, quantization);
-    for (k = 0; k < whole; k += 16) rounding.put(S::load(x + k), q + k);
+    return rounding_of(range, quantization);
+  }
+  static void round_row(const float* x, int inputs, const Rounding& rounding, std::uint8_t* q) {
+    const int whole = inputs / 16 * 16, rest = inputs - whole;
+    for (int k = 0; k < whole; k += 16) rounding.put(S::load(x + k), q + k);
     if (rest > 0) rounding.put(S::load_first(x + whole, rest), q + whole);
   }
 
-  static void quantize_rows(const QuantizeArgs& a) {
-    for (int r = 0; r < a.rows; ++r)
-      quantize_row(a.x + r * a.x_stride, a.inputs, a.q + r * a.q_stride, a.quantization[r]);
+  // What decides a row's rounding is a chain of two divisions: the row before is rounded behind it, not this
+  // one.
+  __attribute__((flatten)) static void quantize_rows(const QuantizeArgs& a) {
+    Rounding next{};
+    for (int r = 0; r <= a.rows; ++r) {
+      const Rounding rounding = next;
+      if (r < a.rows) next = look_at_row(a.x + r * a.x_stride, a.inputs, a.quantization[r]);
+      if (r > 0) round_row(a.x + (r - 1) * a.x_stride, a.inputs, rounding, a.q + (r - 1) * a.q_stride);
+    }
   }
 
   // The 16 values that row m, block b of a panel's product is added to.
@@ -504,14 +513,16 @@ struct SimdKernels {
     }
   };
 
-  // Calls tile.operator()<rows>(first row) over `count` rows, in tiles as equal as can be.
+  // Calls tile.operator()<rows>(first row) over `count` rows, in tiles as equal as can be, but of whole pairs
+  // where all are: the gates of two rows are computed together.
   template <class Tile>
   static void for_tiles(int count, const Tile& tile) {
     if (count == 0) return;
     const int tiles = (count + S::tile_rows - 1) / S::tile_rows;
-    const int rows = count / tiles, longer = count % tiles;
+    const int unit = count % 2 == 0 && S::tile_rows % 2 == 0 ? 2 : 1;
+    const int rows = count / unit / tiles * unit, longer = count / unit % tiles;
     for (int t = 0, r = 0; t < tiles; ++t) {
-      const int here = t < longer ? rows + 1 : rows;
+      const int here = t < longer ? rows + unit : rows;
       call_tile<S::tile_rows>(here, r, tile);
       r += here;
     }
