@@ -69,7 +69,7 @@ double multiply_avx512_vnni() {
   return 64.0 * 16 * rounds / median([] {}, [] { multiply_in_registers(rounds); });
 }
 
-// Out of memory that is allocated anew for each round: where its pages lie decides much.
+// The memory is allocated anew for each round: where its pages lie decides much.
 double stream_avx512_vnni(std::size_t bytes) {
   const std::size_t times = std::max<std::size_t>(1, (8u << 20) / bytes);
   Buffer<std::int8_t> data;

@@ -11,8 +11,8 @@
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   side_products            see KernelTable; its registers must hold the sums of a panel and of a SideTile,
 //                            and those of four panels
-//   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency; with
-//                            side_products not in a step of an LSTM, see panels_in_turn
+//   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency; in a
+//                            step with side_products see panels_in_turn
 //   load, store              unaligned; load_first, store_first: the first n lanes, 0 < n < 16, zero for others
 //   load_half                16 halves, exactly
 //   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
@@ -320,26 +320,32 @@ struct SimdKernels {
     if (count % 2 == 1) run.template operator()<1>({a.backward ? a.panel_begin : a.panel_end - 1});
   }
 
-  // One panel after the other. Four gates are sums enough to hide the latency of the instruction where
-  // weights come from far.
-  template <class Addends, class Finish>
+  // One panel after the other, of weights that come from far. Four gates are sums enough to hide the latency
+  // of the instruction there; of three, even and odd groups are summed apart.
+  template <int gates, class Addends, class Finish>
   static void panels_in_turn(const StepArgs& a, const Addends& addend_of, const Finish& finish,
                              Range& range) {
-    constexpr int gates = 4;
+    constexpr int sets = gates == 4 ? 1 : 2;
     constexpr std::ptrdiff_t group = gates * line;
     for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
       const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
       const std::int8_t* w = panel_weights(a.weights, panel);
       const std::uint8_t* q = a.rows.q;
-      I sums[1][gates];
-      start_panel(a, panel, sums[0]);
+      I sums[sets][1][gates];
+      start_panel(a, panel, sums[0][0]);
+      if constexpr (sets == 2)
+#pragma GCC unroll 4
+        for (int b = 0; b < gates; ++b) sums[1][0][b] = S::zero_int();
       int g = groups_of(a.weights);
       for (; g >= 2; g -= 2, w += 2 * group, q += 2 * input_group) {
-        dot_group(sums[0], w, S::broadcast(q));
-        dot_group(sums[0], w + group, S::broadcast(q + input_group));
+        dot_group(sums[0][0], w, S::broadcast(q));
+        dot_group(sums[sets - 1][0], w + group, S::broadcast(q + input_group));
       }
-      if (g > 0) dot_group(sums[0], w, S::broadcast(q));
-      finish_panels<1>(a, {panel}, &sums, addend_of, finish, range);
+      if (g > 0) dot_group(sums[0][0], w, S::broadcast(q));
+      if constexpr (sets == 2)
+#pragma GCC unroll 4
+        for (int b = 0; b < gates; ++b) sums[0][0][b] = S::add_int(sums[0][0][b], sums[1][0][b]);
+      finish_panels<1>(a, {panel}, sums, addend_of, finish, range);
     }
   }
 
@@ -701,11 +707,11 @@ struct SimdKernels {
   }
 
   // This one too, for the same reason.
-  template <class Finish, class AddendOf>
+  template <int gate_count, class Finish, class AddendOf>
   __attribute__((noinline, flatten)) static void step_in_turn(const StepArgs& a, const AddendOf& addend_of) {
     Range range;
-    const NewState<4, Finish> finish{a};
-    panels_in_turn(a, addend_of, finish, range);
+    const NewState<gate_count, Finish> finish{a};
+    panels_in_turn<gate_count>(a, addend_of, finish, range);
     quantize_h(a, range);
   }
 
@@ -721,8 +727,7 @@ struct SimdKernels {
         panels_together<gate_count>(a, addend_of, finish, range);
         return quantize_h(a, range);
       }
-      if constexpr (gate_count == 4)
-        if (a.rows.count == 1) return step_in_turn<Finish>(a, addend_of);
+      if (a.rows.count == 1) return step_in_turn<gate_count, Finish>(a, addend_of);
     }
     for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
       const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
