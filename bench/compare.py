@@ -28,16 +28,17 @@ def relative_error(expected: np.ndarray, actual) -> float:
     return float(np.abs(actual - expected).mean() / np.abs(expected).mean())
 
 
-def measure_limits(program: Path | None) -> dict | None:
+def output_of(command: list) -> dict:
+    return json.loads(
+        subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
+    )
+
+
+def limit_microseconds(row: Row, program: Path | None) -> float | None:
+    """The larger of: all multiplications at the multiplier's peak; all recurrent weights streamed once a step."""
     if program is None:
         return None
-    return json.loads(subprocess.run([program], check=True, capture_output=True, text=True).stdout)
-
-
-def limit_microseconds(row: Row, limits: dict | None) -> float | None:
-    """The larger of: all multiplications at the multiplier's peak; all recurrent weights streamed once a step."""
-    if limits is None:
-        return None
+    limits = output_of([program])
     multiply = row.multiplications / limits["multiplications_per_second"]
     fits = [entry for entry in limits["streams"] if entry["bytes"] >= row.recurrent_bytes]
     rate = (fits[0] if fits else limits["streams"][-1])["bytes_per_second"]
@@ -51,8 +52,7 @@ def native_microseconds(row: Row, program: Path | None) -> float | None:
     options = ["--num-layers", row.num_layers, "--steps", row.steps, "--batch", row.batch, "--seconds", 0.5]
     command = [program, row.kind, row.input_size, row.hidden_size, *options]
     command += ["--bidirectional"] if row.bidirectional else []
-    result = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-    return json.loads(result.stdout)["microseconds"]
+    return output_of(command)["microseconds"]
 
 
 def measure(row: Row, threads: int, seconds: float, limits: Path | None, native: Path | None) -> dict:
@@ -75,7 +75,7 @@ def measure(row: Row, threads: int, seconds: float, limits: Path | None, native:
     peers = {name: times[name] for name in engines.PEERS if name in times}
     best = min(peers, key=peers.get)
     # One right after the other: the clock and the neighbours change within a run of all rows.
-    limit = limit_microseconds(row, measure_limits(limits)) if threads == 1 else None
+    limit = limit_microseconds(row, limits) if threads == 1 else None
     in_cpp = native_microseconds(row, native) if threads == 1 else None
     return {
         "row": row.name,
@@ -170,7 +170,7 @@ def main() -> int:
     rows = [row for row in ROWS if arguments.only in row.name]
     if not rows:
         parser.error(f"no row's name contains '{arguments.only}'")
-    limits = measure_limits(arguments.limits)
+    limits = output_of([arguments.limits]) if arguments.limits else None
     # Once, as a program that serves a model does: around each call, torch.no_grad() alone takes two microseconds.
     torch.set_grad_enabled(False)
     results = []

@@ -114,9 +114,8 @@ struct SimdKernels {
     if (rest > 0) rounding.put(S::load_first(x + whole, rest), q + whole);
   }
 
-  // What decides a row's rounding is a chain of two divisions: the row before is rounded behind it, not this
-  // one.
-  __attribute__((flatten)) static void quantize_rows(const QuantizeArgs& a) {
+  // What decides a row's rounding is a chain of two divisions: meanwhile the row before is rounded.
+  static void quantize_rows(const QuantizeArgs& a) {
     Rounding next{};
     for (int r = 0; r <= a.rows; ++r) {
       const Rounding rounding = next;
@@ -193,7 +192,7 @@ struct SimdKernels {
       const std::int32_t* row_sum = w.row_sum + static_cast<std::ptrdiff_t>(panel) * w.panel_rows();
       I sums[MR][NB];
       if constexpr (MR == 1 && S::sum_streams == 2) {
-        sum_two_streams<far>(sums, q, rows.quantization[r], weights, row_sum, groups);
+        sum_one_row<2, far>(sums, q, rows.quantization[r], weights, row_sum, groups);
       } else {
         sum(sums, q, rows.stride, rows.quantization + r, weights, row_sum, groups);
       }
@@ -215,11 +214,12 @@ struct SimdKernels {
       }
     }
 
-    // One row has too few sums in flight to hide the latency of the instruction: twice as many, then added.
-    // From `far` away lines arrive sooner when they are asked for before they are needed.
-    template <bool far, int NB>
-    static void sum_two_streams(I (&sums)[1][NB], const std::uint8_t* q, const RowQuantization& by,
-                                const std::int8_t* w, const std::int32_t* row_sum, int groups) {
+    // Most often one row has too few sums in flight to hide the latency of the instruction: with two streams,
+    // odd groups have sums of their own, added at the end. From `far` away lines arrive sooner when they are
+    // asked for before they are needed.
+    template <int streams, bool far, int NB>
+    static void sum_one_row(I (&sums)[1][NB], const std::uint8_t* q, const RowQuantization& by,
+                            const std::int8_t* w, const std::int32_t* row_sum, int groups) {
       I odd[NB];
 #pragma GCC unroll 4
       for (int b = 0; b < NB; ++b) {
@@ -240,11 +240,12 @@ struct SimdKernels {
       int g = groups;
       for (; g >= 2; g -= 2) {
         dot(sums[0]);
-        dot(odd);
+        dot(streams == 2 ? odd : sums[0]);
       }
       if (g > 0) dot(sums[0]);
+      if constexpr (streams == 2)
 #pragma GCC unroll 4
-      for (int b = 0; b < NB; ++b) sums[0][b] = S::add_int(sums[0][b], odd[b]);
+        for (int b = 0; b < NB; ++b) sums[0][b] = S::add_int(sums[0][b], odd[b]);
     }
   };
 
@@ -320,32 +321,18 @@ struct SimdKernels {
     if (count % 2 == 1) run.template operator()<1>({a.backward ? a.panel_begin : a.panel_end - 1});
   }
 
-  // One panel after the other, of weights that come from far. Four gates are sums enough to hide the latency
-  // of the instruction there; of three, even and odd groups are summed apart.
+  // One panel after the other, of weights that come from far. There four gates are sums enough to hide the
+  // latency of the instruction; three are not.
   template <int gates, class Addends, class Finish>
   static void panels_in_turn(const StepArgs& a, const Addends& addend_of, const Finish& finish,
                              Range& range) {
-    constexpr int sets = gates == 4 ? 1 : 2;
-    constexpr std::ptrdiff_t group = gates * line;
     for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
       const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
-      const std::int8_t* w = panel_weights(a.weights, panel);
-      const std::uint8_t* q = a.rows.q;
-      I sums[sets][1][gates];
-      start_panel(a, panel, sums[0][0]);
-      if constexpr (sets == 2)
-#pragma GCC unroll 4
-        for (int b = 0; b < gates; ++b) sums[1][0][b] = S::zero_int();
-      int g = groups_of(a.weights);
-      for (; g >= 2; g -= 2, w += 2 * group, q += 2 * input_group) {
-        dot_group(sums[0][0], w, S::broadcast(q));
-        dot_group(sums[sets - 1][0], w + group, S::broadcast(q + input_group));
-      }
-      if (g > 0) dot_group(sums[0][0], w, S::broadcast(q));
-      if constexpr (sets == 2)
-#pragma GCC unroll 4
-        for (int b = 0; b < gates; ++b) sums[0][0][b] = S::add_int(sums[0][0][b], sums[1][0][b]);
-      finish_panels<1>(a, {panel}, sums, addend_of, finish, range);
+      I sums[1][gates];
+      Qint8::template sum_one_row<gates == 4 ? 1 : 2, false>(
+          sums, a.rows.q, *a.rows.quantization, panel_weights(a.weights, panel),
+          a.weights.row_sum + std::ptrdiff_t{panel} * gates * block_rows, groups_of(a.weights));
+      finish_panels<1>(a, {panel}, &sums, addend_of, finish, range);
     }
   }
 
