@@ -144,6 +144,30 @@ struct StepArgs {
   const SideProduct* side = nullptr;  // for one int8 row of an LSTM or GRU, where the table has side products
 };
 
+// All steps of one int8 sequence through an LSTM or GRU of few panels: of each, what quantize_rows makes of
+// its input, what project makes of that, and the step. A small step is a chain of instructions that mostly
+// wait for one another; the input's part of the next one runs meanwhile.
+//
+// Arrays are those of StepArgs. Rows and strides lead from one step to the next in time: what the first step,
+// counted from 0, reads is at first, what step t reads at first + direction * t * stride.
+inline constexpr int most_sequence_panels = 2;
+struct SequenceArgs {
+  int direction;          // 1, or -1: the first step is the last in time
+  QuantizeArgs quantize;  // makes `input`, from its first row on; x is null where that has been done
+  Rows input;             // int8, as many as there are steps
+  MatrixView input_weights;
+  const float* bias;  // [16 * blocks], in packed order
+  MatrixView weights;
+  const float* hidden_bias;
+  std::uint8_t* q;  // the state that the first step reads; each makes the row that the next one reads
+  RowQuantization* quantization;
+  std::ptrdiff_t q_stride;
+  float* state;
+  float* h;
+  std::ptrdiff_t h_stride;
+  int hidden_size;
+};
+
 // One instruction set. All members are plain data, set before any code runs.
 struct KernelTable {
   const char* name;
@@ -153,14 +177,17 @@ struct KernelTable {
 
   using Project = void (*)(const ProjectArgs&);
   using Step = void (*)(const StepArgs&);
+  using Sequence = void (*)(const SequenceArgs&);
   void (*quantize_rows)(const QuantizeArgs&);
   Project projects[format_count];
   Step steps[cell_count][format_count];
+  Sequence sequences[cell_count] = {};  // of LSTM and GRU, or null: step by step
 
   Project project(Format format) const { return projects[static_cast<int>(format)]; }
   Step step(Cell cell, Format format) const {
     return steps[static_cast<int>(cell)][static_cast<int>(format)];
   }
+  Sequence sequence(Cell cell) const { return sequences[static_cast<int>(cell)]; }
 };
 
 // Every table of this build, best first, scalar last.

@@ -10,7 +10,7 @@
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   side_products            see KernelTable; its registers must hold the sums of a panel and of a SideTile,
-//                            and those of four panels
+//                            and those of four panels; there are sequences then, too
 //   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency; in a
 //                            step with side_products see panels_in_turn
 //   load, store              unaligned; load_first, store_first: the first n lanes, 0 < n < 16, zero for others
@@ -735,19 +735,23 @@ struct SimdKernels {
     quantize_h(a, range);
   }
 
+  template <int gates>
+  static auto addend_at(const StepArgs& a, int panel, int r) {
+    const float* pre = a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * gates * block_rows;
+    if constexpr (gates == 4)
+      return Addend{pre, a.pre_stride};
+    else
+      return GruAddend{pre, a.pre_stride, a.hidden_bias + panel * block_rows};
+  }
+
   template <class Product>
   __attribute__((flatten)) static void lstm_step(const StepArgs& a) {
-    gated_step<Product, 4, FinishLstm>(a, [&](int panel, int r) {
-      return Addend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 4 * block_rows, a.pre_stride};
-    });
+    gated_step<Product, 4, FinishLstm>(a, [&](int panel, int r) { return addend_at<4>(a, panel, r); });
   }
 
   template <class Product>
   __attribute__((flatten)) static void gru_step(const StepArgs& a) {
-    gated_step<Product, 3, FinishGru>(a, [&](int panel, int r) {
-      return GruAddend{a.pre + r * a.pre_stride + std::ptrdiff_t{panel} * 3 * block_rows, a.pre_stride,
-                       a.hidden_bias + panel * block_rows};
-    });
+    gated_step<Product, 3, FinishGru>(a, [&](int panel, int r) { return addend_at<3>(a, panel, r); });
   }
 
   template <class Product>
@@ -767,6 +771,76 @@ struct SimdKernels {
     });
     quantize_h(a, range);
   }
+
+  // ---- A whole sequence ----
+
+  // The input's part of the gates of one step, `at` rows from the first.
+  template <int gates, int panels>
+  static void input_part(const SequenceArgs& a, std::ptrdiff_t at, float* pre) {
+    if (const QuantizeArgs& to = a.quantize; to.x != nullptr) {
+      const float* x = to.x + at * to.x_stride;
+      round_row(x, to.inputs, look_at_row(x, to.inputs, to.quantization[at]), to.q + at * to.q_stride);
+    }
+    const Rows row = {a.input.q + at * a.input.stride, a.input.quantization + at, nullptr, 0, 1};
+#pragma GCC unroll 2
+    for (int panel = 0; panel < panels; ++panel) {
+      const int first = panel * gates * block_rows;
+      F y[1][gates];
+      Qint8::product(y, a.input_weights, row, 0, panel, Addend{a.bias + first, 0});
+#pragma GCC unroll 4
+      for (int b = 0; b < gates; ++b) S::store(pre + first + b * block_rows, y[0][b]);
+    }
+  }
+
+  // Compiled for each number of panels: a loop over them takes a tenth longer.
+  template <int gates, class Finish, int panels>
+  __attribute__((noinline, flatten)) static void sequence_of(const SequenceArgs& a) {
+    alignas(64) float pre[2][panels * gates * block_rows];  // of a step, and of the next
+    alignas(64) float h[panels * block_rows];
+    const std::ptrdiff_t q_time = a.direction * a.q_stride, h_time = a.direction * a.h_stride;
+    // What does not change is said here, not copied: the compiler then knows it.
+    StepArgs step{.weights = a.weights,
+                  .rows = {a.q, a.quantization, nullptr, 0, 1},
+                  .pre = pre[0],
+                  .pre_stride = 0,
+                  .hidden_bias = a.hidden_bias,
+                  .state = a.state,
+                  .state_stride = 0,
+                  .h = a.h,
+                  .h_stride = 0,
+                  .hidden_size = a.hidden_size,
+                  .panel_begin = 0,
+                  .panel_end = panels,
+                  .next = {h, a.q, a.quantization}};
+    const auto addend_of = [&](int panel, int r) { return addend_at<gates>(step, panel, r); };
+    input_part<gates, panels>(a, 0, pre[0]);
+    for (int t = 0; t < a.input.count; ++t) {
+      step.rows.q = step.next.q;
+      step.rows.quantization = step.next.quantization;
+      step.next.q += q_time;
+      step.next.quantization += a.direction;
+      step.pre = pre[t % 2];
+      const NewState<gates, Finish> finish{step};
+      Range range;
+      panels_together<gates>(step, addend_of, finish, range);
+      quantize_h(step, range);
+      // Behind the chain that the next step waits for, not before it.
+      if (t + 1 < a.input.count)
+        input_part<gates, panels>(a, std::ptrdiff_t{t + 1} * a.direction, pre[(t + 1) % 2]);
+      step.h += h_time;
+    }
+  }
+
+  template <int gates, class Finish>
+  static void sequence(const SequenceArgs& a) {
+    static_assert(most_sequence_panels == 2);
+    if (a.weights.blocks == gates)
+      sequence_of<gates, Finish, 1>(a);
+    else
+      sequence_of<gates, Finish, 2>(a);
+  }
+  static void lstm_sequence(const SequenceArgs& a) { sequence<4, FinishLstm>(a); }
+  static void gru_sequence(const SequenceArgs& a) { sequence<3, FinishGru>(a); }
 };
 
 template <class S>
@@ -775,7 +849,7 @@ constexpr KernelTable simd_table(const char* name, std::uint32_t required_featur
   using Float32 = typename K::template Floating<float>;
   using Float16 = typename K::template Floating<std::uint16_t>;
   using Qint8 = typename K::Qint8;
-  return {
+  KernelTable table = {
       .name = name,
       .required_features = required_features,
       .activation_offset = S::activation_offset,
@@ -787,6 +861,11 @@ constexpr KernelTable simd_table(const char* name, std::uint32_t required_featur
                 {K::template gru_step<Float32>, K::template gru_step<Float16>, K::template gru_step<Qint8>},
                 {K::template rnn_step<Float32>, K::template rnn_step<Float16>, K::template rnn_step<Qint8>}},
   };
+  if constexpr (S::side_products) {
+    table.sequences[static_cast<int>(Cell::lstm)] = K::lstm_sequence;
+    table.sequences[static_cast<int>(Cell::gru)] = K::gru_sequence;
+  }
+  return table;
 }
 
 }  // namespace fourfold::kernels

@@ -49,6 +49,10 @@ constexpr std::size_t most_side_bytes_of_zen4 = std::size_t{4} << 20;
 constexpr std::size_t least_bytes_of_both = std::size_t{336} << 10, most_side_to_own = 4;
 std::size_t most_bytes_of_both() { return base::second_cache_bytes() / 8 * 7; }
 
+// All steps of a small layer are one call of a kernel. It reads the input's weights once a step, not once for
+// several: where they are larger than this, that costs more than it gains.
+constexpr std::size_t most_input_bytes_of_a_sequence = std::size_t{32} << 10;
+
 std::size_t to_size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
 
 int padded(int units) {
@@ -240,6 +244,37 @@ struct Pass {
     team.barrier();
   }
 
+  // All steps in one call of a kernel; x is the input of time 0, or null where `input` is there already.
+  void run_sequence(const Team& team, KernelTable::Sequence sequence, const float* x,
+                    std::ptrdiff_t x_time) const {
+    quantize_first_state(team);
+    const std::ptrdiff_t t = time(0), before = slot_before(time(0));
+    kernels::QuantizeArgs quantize{};
+    if (QuantizedRows& to = scratch.input; x != nullptr)
+      quantize = {.x = x + t * x_time,
+                  .x_stride = x_time,
+                  .q = to.q.data() + t * to.stride,
+                  .q_stride = to.stride,
+                  .quantization = to.quantization.data() + t,
+                  .rows = call.steps,
+                  .inputs = direction.ih.inputs};
+    sequence(
+        {.direction = reverse ? -1 : 1,
+         .quantize = quantize,
+         .input = {input.q + t * input.stride, input.quantization + t, nullptr, input.stride, call.steps},
+         .input_weights = direction.ih.view(),
+         .bias = direction.bias.data(),
+         .weights = direction.hh.view(),
+         .hidden_bias = direction.hidden_bias.data(),
+         .q = state->q.data() + before * state->stride,
+         .quantization = state->quantization.data() + before,
+         .q_stride = state->stride,
+         .state = scratch.carried.data(),
+         .h = output + t * output_time,
+         .h_stride = output_time,
+         .hidden_size = weights.hidden_size});
+  }
+
   void run(Team& team) const {
     // A member computes the gates of its own panels only, from its own part of `pre`.
     const Team::Slice<int> panels = team.slice(direction.hh.panels());
@@ -360,6 +395,16 @@ struct Forward {
     const bool gains =
         both >= least_bytes_of_both && both <= most_bytes_of_both() && ih <= most_side_to_own * hh;
     return gains ? kernels::side_rows_by_panel : 0;
+  }
+
+  // The kernel for all steps of a direction, or null: step by step.
+  KernelTable::Sequence sequence(const RecurrentDirection& direction, int threads) const {
+    if (!quantized || call.batch > 1 || call.lengths != nullptr || weights.proj_size > 0 || threads > 1 ||
+        direction.hh.panels() > kernels::most_sequence_panels)
+      return nullptr;
+    const bool gains =
+        base::all_paths ? call.steps % 2 == 0 : direction.ih.weights.size() <= most_input_bytes_of_a_sequence;
+    return gains ? weights.kernels->sequence(weights.cell) : nullptr;
   }
 
   void reserve(std::ptrdiff_t pre_stride, int chunk_steps, int threads) const {
@@ -500,6 +545,8 @@ struct Forward {
                         .chunk_steps = chunk_steps};
         const bool quantize_input = quantize && d == 0;
         base::run_team(threads, [&](Team& team) {
+          if (const KernelTable::Sequence steps = sequence(pass.direction, team.size()); steps != nullptr)
+            return pass.run_sequence(team, steps, quantize_input ? x : nullptr, from.spacing());
           if (quantize_input) {
             const Team::Slice<int> mine = team.slice(rows);
             from.for_runs(

@@ -342,23 +342,23 @@ void run(const RecurrentShape& s, const RecurrentParameters& parameters, const R
 
 RecurrentResult run(const RecurrentShape& s, const RecurrentParameters& parameters, const Tensor& input,
                     const Tensor* h0, const Tensor* c0, const Lengths& lengths, Int8Rows* rows) {
-  const std::string kind = std::string(s.kind) + ": ";
+  const auto kind = [&] { return std::string(s.kind) + ": "; };
   require_float32(s, input, "input");
   const std::int64_t batched_dim = s.is_cell ? 2 : 3;
   if (input.dim() != batched_dim && input.dim() != batched_dim - 1)
-    throw InvalidArgument(kind + "input must have " + std::to_string(batched_dim - 1) + " or " +
+    throw InvalidArgument(kind() + "input must have " + std::to_string(batched_dim - 1) + " or " +
                           std::to_string(batched_dim) + " dimensions, got " + std::to_string(input.dim()));
   if (input.size(-1) != s.input_size)
     throw InvalidArgument(
-        s.is_cell ? kind + "input has inconsistent input_size: got " + std::to_string(input.size(-1)) +
+        s.is_cell ? kind() + "input has inconsistent input_size: got " + std::to_string(input.size(-1)) +
                         ", expected " + std::to_string(s.input_size)
-                  : kind + "input.size(-1) must be equal to input_size. Expected " +
+                  : kind() + "input.size(-1) must be equal to input_size. Expected " +
                         std::to_string(s.input_size) + ", got " + std::to_string(input.size(-1)));
   const bool batched = input.dim() == batched_dim, batch_first = batched && s.batch_first;
   const std::int64_t steps = s.is_cell ? 1 : input.size(batch_first ? 1 : 0);
   const std::int64_t batch = !batched ? 1 : s.is_cell || batch_first ? input.size(0) : input.size(1);
   if (!batched && !lengths.empty())
-    throw InvalidArgument(kind + "lengths are for a batch of sequences; this input has no batch dimension");
+    throw InvalidArgument(kind() + "lengths are for a batch of sequences; this input has no batch dimension");
 
   const auto state_shape = [&](std::int64_t size) -> std::vector<std::int64_t> {
     if (s.is_cell && !batched) return {size};
