@@ -181,7 +181,7 @@ struct KernelTable {
   void (*quantize_rows)(const QuantizeArgs&);
   Project projects[format_count];
   Step steps[cell_count][format_count];
-  Sequence sequences[cell_count] = {};  // of LSTM and GRU, or null: step by step
+  Sequence sequences[cell_count] = {};  // null: step by step
 
   Project project(Format format) const { return projects[static_cast<int>(format)]; }
   Step step(Cell cell, Format format) const {

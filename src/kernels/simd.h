@@ -10,7 +10,7 @@
 //   activation_offset        what its quantized activations are shifted by: 0 or 128
 //   tile_rows                rows of activations whose sums are held in registers together, at most 6
 //   side_products            see KernelTable; its registers must hold the sums of a panel and of a SideTile,
-//                            and those of four panels; there are sequences then, too
+//                            and those of four panels
 //   sum_streams              1, or 2 to sum even and odd groups apart where one row is bound by latency; in a
 //                            step with side_products see panels_in_turn
 //   load, store              unaligned; load_first, store_first: the first n lanes, 0 < n < 16, zero for others
@@ -702,20 +702,10 @@ struct SimdKernels {
     quantize_h(a, range);
   }
 
-  // A step of an LSTM or a GRU. addend_of(panel, r) is what the product of row r is added to; Finish makes h
-  // of gates.
-  template <class Product, int gate_count, class Finish, class AddendOf>
-  static void gated_step(const StepArgs& a, const AddendOf& addend_of) {
-    Range range;
-    const NewState<gate_count, Finish> finish{a};
-    if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
-      if (a.side != nullptr) return step_with_side<gate_count, Finish>(a, addend_of);
-      if (weights_are_near(a)) {
-        panels_together<gate_count>(a, addend_of, finish, range);
-        return quantize_h(a, range);
-      }
-      if (a.rows.count == 1) return step_in_turn<gate_count, Finish>(a, addend_of);
-    }
+  // One panel after the other, in tiles of rows.
+  template <class Product, int gate_count, class AddendOf, class Finish>
+  static void panels_in_tiles(const StepArgs& a, const AddendOf& addend_of, const Finish& finish,
+                              Range& range) {
     for (int i = 0; i < a.panel_end - a.panel_begin; ++i) {
       const int panel = a.backward ? a.panel_end - 1 - i : a.panel_begin + i;
       for_tiles(a.rows.count, [&]<int MR>(int r) {
@@ -732,6 +722,23 @@ struct SimdKernels {
         }
       });
     }
+  }
+
+  // A step of an LSTM or a GRU. addend_of(panel, r) is what the product of row r is added to; Finish makes h
+  // of gates.
+  template <class Product, int gate_count, class Finish, class AddendOf>
+  static void gated_step(const StepArgs& a, const AddendOf& addend_of) {
+    Range range;
+    const NewState<gate_count, Finish> finish{a};
+    if constexpr (S::side_products && std::is_same_v<Product, Qint8>) {
+      if (a.side != nullptr) return step_with_side<gate_count, Finish>(a, addend_of);
+      if (weights_are_near(a)) {
+        panels_together<gate_count>(a, addend_of, finish, range);
+        return quantize_h(a, range);
+      }
+      if (a.rows.count == 1) return step_in_turn<gate_count, Finish>(a, addend_of);
+    }
+    panels_in_tiles<Product, gate_count>(a, addend_of, finish, range);
     quantize_h(a, range);
   }
 
@@ -822,7 +829,10 @@ struct SimdKernels {
       step.pre = pre[t % 2];
       const NewState<gates, Finish> finish{step};
       Range range;
-      panels_together<gates>(step, addend_of, finish, range);
+      if constexpr (S::side_products)
+        panels_together<gates>(step, addend_of, finish, range);
+      else
+        panels_in_tiles<Qint8, gates>(step, addend_of, finish, range);
       quantize_h(step, range);
       // Behind the chain that the next step waits for, not before it.
       if (t + 1 < a.input.count)
@@ -839,8 +849,6 @@ struct SimdKernels {
     else
       sequence_of<gates, Finish, 2>(a);
   }
-  static void lstm_sequence(const SequenceArgs& a) { sequence<4, FinishLstm>(a); }
-  static void gru_sequence(const SequenceArgs& a) { sequence<3, FinishGru>(a); }
 };
 
 template <class S>
@@ -849,7 +857,7 @@ constexpr KernelTable simd_table(const char* name, std::uint32_t required_featur
   using Float32 = typename K::template Floating<float>;
   using Float16 = typename K::template Floating<std::uint16_t>;
   using Qint8 = typename K::Qint8;
-  KernelTable table = {
+  return {
       .name = name,
       .required_features = required_features,
       .activation_offset = S::activation_offset,
@@ -860,12 +868,9 @@ constexpr KernelTable simd_table(const char* name, std::uint32_t required_featur
                  K::template lstm_step<Qint8>},
                 {K::template gru_step<Float32>, K::template gru_step<Float16>, K::template gru_step<Qint8>},
                 {K::template rnn_step<Float32>, K::template rnn_step<Float16>, K::template rnn_step<Qint8>}},
+      .sequences = {K::template sequence<4, typename K::FinishLstm>,
+                    K::template sequence<3, typename K::FinishGru>, nullptr},
   };
-  if constexpr (S::side_products) {
-    table.sequences[static_cast<int>(Cell::lstm)] = K::lstm_sequence;
-    table.sequences[static_cast<int>(Cell::gru)] = K::gru_sequence;
-  }
-  return table;
 }
 
 }  // namespace fourfold::kernels

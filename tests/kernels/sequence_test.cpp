@@ -187,7 +187,7 @@ TEST(Sequence, IsItsStepsOneByOne) {
     }
     report_cases(std::string(table->name) + ": a sequence at once = scalar, step by step", cases);
   }
-  if (tables == 0) GTEST_SKIP() << "no instruction set of this machine has sequences";
+  if (tables == 0) GTEST_SKIP() << "this machine has the scalar table only";
 }
 
 }  // namespace
