@@ -153,7 +153,7 @@ struct StepArgs {
 inline constexpr int most_sequence_panels = 2;
 struct SequenceArgs {
   int direction;          // 1, or -1: the first step is the last in time
-  QuantizeArgs quantize;  // makes `input`, from its first row on; x is null where that has been done
+  QuantizeArgs quantize;  // makes `input` of the float rows, one a step; x is null where that has been done
   Rows input;             // int8, as many as there are steps
   MatrixView input_weights;
   const float* bias;  // [16 * blocks], in packed order

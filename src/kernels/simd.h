@@ -827,6 +827,7 @@ struct SimdKernels {
       step.next.q += q_time;
       step.next.quantization += a.direction;
       step.pre = pre[t % 2];
+      step.h = a.h + t * h_time;
       const NewState<gates, Finish> finish{step};
       Range range;
       if constexpr (S::side_products)
@@ -837,7 +838,6 @@ struct SimdKernels {
       // Behind the chain that the next step waits for, not before it.
       if (t + 1 < a.input.count)
         input_part<gates, panels>(a, std::ptrdiff_t{t + 1} * a.direction, pre[(t + 1) % 2]);
-      step.h += h_time;
     }
   }
 
