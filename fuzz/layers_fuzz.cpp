@@ -85,6 +85,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       base::all_paths = threads > 1;
       EXPECT_TRUE(same_bits(*expected, c.run(*layer))) << isa << ", " << threads << " threads: " << c;
     }
+    base::all_paths = false;
     if (is_network(c.kind()) && !c.options.bidirectional) {
       EXPECT_TRUE(same_bits(each_alone(c, *layer), step_by_step(c, *layer))) << isa << ", by steps: " << c;
     }

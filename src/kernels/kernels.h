@@ -124,7 +124,7 @@ struct NextRow {
 //
 // `state` is what a step carries on in float besides the rows it multiplies, updated in place: c of an LSTM,
 // h of a GRU; unused by an RNN. Its rows are padded to a multiple of 16 units; what stands past hidden_size
-// is of no meaning.
+// is of no meaning, but of a step with `next` it is zero at first.
 struct StepArgs {
   MatrixView weights;
   Rows rows;  // h of the step before
@@ -148,18 +148,19 @@ struct StepArgs {
 // its input, what project makes of that, and the step. A small step is a chain of instructions that mostly
 // wait for one another; the input's part of the next one runs meanwhile.
 //
-// Arrays are those of StepArgs. Rows and strides lead from one step to the next in time: what the first step,
-// counted from 0, reads is at first, what step t reads at first + direction * t * stride.
+// All arrays are as the kernels for one step have them, of the first step that is done. The next step's are a
+// stride on; those of RowQuantization, `direction` on.
 inline constexpr int most_sequence_panels = 2;
 struct SequenceArgs {
-  int direction;          // 1, or -1: the first step is the last in time
-  QuantizeArgs quantize;  // makes `input` of the float rows, one a step; x is null where that has been done
-  Rows input;             // int8, as many as there are steps
+  int steps;
+  int direction;          // 1, or -1 where time runs backwards, and all strides are negative
+  QuantizeArgs quantize;  // of one row: makes `input`; x is null where that has been done
+  Rows input;             // one int8 row
   MatrixView input_weights;
   const float* bias;  // [16 * blocks], in packed order
   MatrixView weights;
   const float* hidden_bias;
-  std::uint8_t* q;  // the state that the first step reads; each makes the row that the next one reads
+  std::uint8_t* q;  // the state that a step reads; it makes the row that the next one reads
   RowQuantization* quantization;
   std::ptrdiff_t q_stride;
   float* state;

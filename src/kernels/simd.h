@@ -115,7 +115,7 @@ struct SimdKernels {
   }
 
   // What decides a row's rounding is a chain of two divisions: meanwhile the row before is rounded.
-  static void quantize_rows(const QuantizeArgs& a) {
+  __attribute__((flatten)) static void quantize_rows(const QuantizeArgs& a) {
     Rounding next{};
     for (int r = 0; r <= a.rows; ++r) {
       const Rounding rounding = next;
@@ -781,14 +781,15 @@ struct SimdKernels {
 
   // ---- A whole sequence ----
 
-  // The input's part of the gates of one step, `at` rows from the first.
+  // The input's part of the gates of step t.
   template <int gates, int panels>
-  static void input_part(const SequenceArgs& a, std::ptrdiff_t at, float* pre) {
+  static void input_part(const SequenceArgs& a, std::ptrdiff_t t, float* pre) {
     if (const QuantizeArgs& to = a.quantize; to.x != nullptr) {
-      const float* x = to.x + at * to.x_stride;
-      round_row(x, to.inputs, look_at_row(x, to.inputs, to.quantization[at]), to.q + at * to.q_stride);
+      const float* x = to.x + t * to.x_stride;
+      const Rounding rounding = look_at_row(x, to.inputs, to.quantization[t * a.direction]);
+      round_row(x, to.inputs, rounding, to.q + t * to.q_stride);
     }
-    const Rows row = {a.input.q + at * a.input.stride, a.input.quantization + at, nullptr, 0, 1};
+    const Rows row = {a.input.q + t * a.input.stride, a.input.quantization + t * a.direction, nullptr, 0, 1};
 #pragma GCC unroll 2
     for (int panel = 0; panel < panels; ++panel) {
       const int first = panel * gates * block_rows;
@@ -802,13 +803,10 @@ struct SimdKernels {
   // Compiled for each number of panels: a loop over them takes a tenth longer.
   template <int gates, class Finish, int panels>
   __attribute__((noinline, flatten)) static void sequence_of(const SequenceArgs& a) {
-    alignas(64) float pre[2][panels * gates * block_rows];  // of a step, and of the next
-    alignas(64) float h[panels * block_rows];
-    const std::ptrdiff_t q_time = a.direction * a.q_stride, h_time = a.direction * a.h_stride;
-    // What does not change is said here, not copied: the compiler then knows it.
+    alignas(64) float pre[panels * gates * block_rows], h[panels * block_rows];
     StepArgs step{.weights = a.weights,
                   .rows = {a.q, a.quantization, nullptr, 0, 1},
-                  .pre = pre[0],
+                  .pre = pre,
                   .pre_stride = 0,
                   .hidden_bias = a.hidden_bias,
                   .state = a.state,
@@ -820,15 +818,14 @@ struct SimdKernels {
                   .panel_end = panels,
                   .next = {h, a.q, a.quantization}};
     const auto addend_of = [&](int panel, int r) { return addend_at<gates>(step, panel, r); };
-    input_part<gates, panels>(a, 0, pre[0]);
-    for (int t = 0; t < a.input.count; ++t) {
+    const NewState<gates, Finish> finish{step};
+    input_part<gates, panels>(a, 0, pre);
+    for (int t = 0; t < a.steps; ++t) {
       step.rows.q = step.next.q;
       step.rows.quantization = step.next.quantization;
-      step.next.q += q_time;
+      step.next.q += a.q_stride;
       step.next.quantization += a.direction;
-      step.pre = pre[t % 2];
-      step.h = a.h + t * h_time;
-      const NewState<gates, Finish> finish{step};
+      step.h = a.h + t * a.h_stride;
       Range range;
       if constexpr (S::side_products)
         panels_together<gates>(step, addend_of, finish, range);
@@ -836,8 +833,7 @@ struct SimdKernels {
         panels_in_tiles<Qint8, gates>(step, addend_of, finish, range);
       quantize_h(step, range);
       // Behind the chain that the next step waits for, not before it.
-      if (t + 1 < a.input.count)
-        input_part<gates, panels>(a, std::ptrdiff_t{t + 1} * a.direction, pre[(t + 1) % 2]);
+      if (t + 1 < a.steps) input_part<gates, panels>(a, t + 1, pre);
     }
   }
 

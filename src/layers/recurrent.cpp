@@ -49,9 +49,9 @@ constexpr std::size_t most_side_bytes_of_zen4 = std::size_t{4} << 20;
 constexpr std::size_t least_bytes_of_both = std::size_t{336} << 10, most_side_to_own = 4;
 std::size_t most_bytes_of_both() { return base::second_cache_bytes() / 8 * 7; }
 
-// All steps of a small layer are one call of a kernel. It reads the input's weights once a step, not once for
-// several: where they are larger than this, that costs more than it gains.
-constexpr std::size_t most_input_bytes_of_a_sequence = std::size_t{32} << 10;
+// All steps of a small layer are one call of a kernel (0009). It reads the input's weights once a step, not
+// once for several: where they are larger than this, that costs more than it gains.
+constexpr std::size_t most_input_bytes_of_a_sequence = std::size_t{28} << 10;
 
 std::size_t to_size(std::ptrdiff_t n) { return static_cast<std::size_t>(n); }
 
@@ -249,30 +249,31 @@ struct Pass {
                     std::ptrdiff_t x_time) const {
     quantize_first_state(team);
     const std::ptrdiff_t t = time(0), before = slot_before(time(0));
+    const std::ptrdiff_t by = reverse ? -1 : 1;
     kernels::QuantizeArgs quantize{};
     if (QuantizedRows& to = scratch.input; x != nullptr)
       quantize = {.x = x + t * x_time,
-                  .x_stride = x_time,
+                  .x_stride = by * x_time,
                   .q = to.q.data() + t * to.stride,
-                  .q_stride = to.stride,
+                  .q_stride = by * to.stride,
                   .quantization = to.quantization.data() + t,
-                  .rows = call.steps,
+                  .rows = 1,
                   .inputs = direction.ih.inputs};
-    sequence(
-        {.direction = reverse ? -1 : 1,
-         .quantize = quantize,
-         .input = {input.q + t * input.stride, input.quantization + t, nullptr, input.stride, call.steps},
-         .input_weights = direction.ih.view(),
-         .bias = direction.bias.data(),
-         .weights = direction.hh.view(),
-         .hidden_bias = direction.hidden_bias.data(),
-         .q = state->q.data() + before * state->stride,
-         .quantization = state->quantization.data() + before,
-         .q_stride = state->stride,
-         .state = scratch.carried.data(),
-         .h = output + t * output_time,
-         .h_stride = output_time,
-         .hidden_size = weights.hidden_size});
+    sequence({.steps = call.steps,
+              .direction = reverse ? -1 : 1,
+              .quantize = quantize,
+              .input = {input.q + t * input.stride, input.quantization + t, nullptr, by * input.stride, 1},
+              .input_weights = direction.ih.view(),
+              .bias = direction.bias.data(),
+              .weights = direction.hh.view(),
+              .hidden_bias = direction.hidden_bias.data(),
+              .q = state->q.data() + before * state->stride,
+              .quantization = state->quantization.data() + before,
+              .q_stride = by * state->stride,
+              .state = scratch.carried.data(),
+              .h = output + t * output_time,
+              .h_stride = by * output_time,
+              .hidden_size = weights.hidden_size});
   }
 
   void run(Team& team) const {
@@ -402,8 +403,9 @@ struct Forward {
     if (!quantized || call.batch > 1 || call.lengths != nullptr || weights.proj_size > 0 || threads > 1 ||
         direction.hh.panels() > kernels::most_sequence_panels)
       return nullptr;
-    const bool gains =
-        base::all_paths ? call.steps % 2 == 0 : direction.ih.weights.size() <= most_input_bytes_of_a_sequence;
+    const bool gains = base::all_paths
+                           ? direction.ih.inputs % 2 == 0
+                           : call.steps == 1 || direction.ih.weights.size() <= most_input_bytes_of_a_sequence;
     return gains ? weights.kernels->sequence(weights.cell) : nullptr;
   }
 
@@ -545,8 +547,8 @@ struct Forward {
                         .chunk_steps = chunk_steps};
         const bool quantize_input = quantize && d == 0;
         base::run_team(threads, [&](Team& team) {
-          if (const KernelTable::Sequence steps = sequence(pass.direction, team.size()); steps != nullptr)
-            return pass.run_sequence(team, steps, quantize_input ? x : nullptr, from.spacing());
+          if (const KernelTable::Sequence kernel = sequence(pass.direction, team.size()); kernel != nullptr)
+            return pass.run_sequence(team, kernel, quantize_input ? x : nullptr, from.spacing());
           if (quantize_input) {
             const Team::Slice<int> mine = team.slice(rows);
             from.for_runs(

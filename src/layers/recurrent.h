@@ -1,5 +1,5 @@
 // LSTM, GRU and RNN on plain arrays: one loop over layers, directions and time; what differs is the kernel of
-// a step, and what a step carries on.
+// a step, and what a step carries on. Small layers have a kernel for all steps.
 #pragma once
 
 #include <vector>

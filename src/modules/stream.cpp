@@ -61,13 +61,13 @@ void exchange(std::span<StreamState* const> states, Tensor detail::RecurrentAcce
 void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
               std::span<StreamState* const> states, std::span<const float> frames, std::span<float> outputs) {
   require_one_direction(shape);
-  const std::string kind = std::string(shape.kind) + ": ";
+  const auto kind = [&] { return std::string(shape.kind) + ": "; };
   const std::int64_t count = std::ssize(states);
   if (count == 0) return;
-  if (count > (1 << 20)) throw InvalidArgument(kind + "more than 2^20 states in one step");
+  if (count > (1 << 20)) throw InvalidArgument(kind() + "more than 2^20 states in one step");
   const auto require_size = [&](std::int64_t size, std::int64_t wanted, const char* what) {
     if (size != wanted)
-      throw InvalidArgument(kind + "step: " + what + " must hold " + std::to_string(wanted) + " values (" +
+      throw InvalidArgument(kind() + "step: " + what + " must hold " + std::to_string(wanted) + " values (" +
                             std::to_string(count) + " of " + std::to_string(wanted / count) + "), got " +
                             std::to_string(size));
   };
@@ -82,7 +82,7 @@ void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& pa
         memory.h.size(-1) == shape.state_size() &&
         (lstm ? memory.c.numel() == shape.num_layers * shape.hidden_size : memory.c.numel() == 0);
     if (!fits)
-      throw InvalidArgument(kind + "step: state " + std::to_string(s) +
+      throw InvalidArgument(kind() + "step: state " + std::to_string(s) +
                             " was made for another layer, or before this one was quantized: " + memory.kind +
                             ", input_size " + std::to_string(memory.input_size) + ", h " +
                             shape_text(memory.h.shape()) + ", c " + shape_text(memory.c.shape()));
@@ -90,7 +90,7 @@ void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& pa
   }
   for (std::size_t s = 0; s < states.size(); ++s)
     if (detail::RecurrentAccess::memory(*states[s]).place != s)
-      throw InvalidArgument(kind + "step: state " + std::to_string(s) + " is given twice");
+      throw InvalidArgument(kind() + "step: state " + std::to_string(s) + " is given twice");
   detail::RecurrentAccess::Memory& first = detail::RecurrentAccess::memory(*states.front());
   float *h = first.h.data<float>(), *c = first.c.data<float>();
   if (count > 1) {

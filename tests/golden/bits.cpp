@@ -100,6 +100,7 @@ void on_threads(const Check& check, const std::function<Hash()>& compute) {
     base::all_paths = threads > 1;
     check(std::to_string(threads) + (threads == 1 ? " thread" : " threads"), compute());
   }
+  base::all_paths = false;
 }
 
 std::string text(const Case& c) {

@@ -40,19 +40,22 @@ std::int64_t allocations_of(const Action& action) {
 
 class Stream : public SettingsTest {
  protected:
-  // Calls action(layer, case) for every kind in every format; networks have two layers.
+  // Calls action(layer, case) for every kind in every format; networks have two layers. One size is small
+  // enough for a sequence at once, the other not.
   template <class Action>
   static void for_each_layer(const Action& action) {
     Random random;
     for (const LayerKind kind : kinds)
       for (const DType dtype : dtypes) {
-        LayerOptions o{.kind = kind, .input_size = 21, .hidden_size = 37};
-        if (is_network(kind)) o.num_layers = 2;
-        if (kind == LayerKind::lstm) o.proj_size = 9;
-        const Case c = case_of(random, o, dtype, 9, 1);
-        SCOPED_TRACE(testing::PrintToString(c));
-        const AnyLayer any = c.layer();
-        with_recurrent(any, [&](const auto& layer) { action(layer, o); });
+        for (const std::int64_t hidden_size : {37, 18}) {
+          LayerOptions o{.kind = kind, .input_size = 22, .hidden_size = hidden_size};
+          if (is_network(kind)) o.num_layers = 2;
+          if (kind == LayerKind::lstm && hidden_size == 37) o.proj_size = 9;
+          const Case c = case_of(random, o, dtype, 9, 1);
+          SCOPED_TRACE(testing::PrintToString(c));
+          const AnyLayer any = c.layer();
+          with_recurrent(any, [&](const auto& layer) { action(layer, o); });
+        }
       }
   }
 
