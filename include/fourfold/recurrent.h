@@ -64,10 +64,11 @@ class Recurrent {
 
   std::string repr() const;  // as PyTorch prints it
 
-  // One frame of one sequence: frame [input_size], output [hidden_size, or proj_size]. The layer must be of
-  // one direction. Runs on the calling thread alone; neither allocates nor locks. Throws InvalidArgument for
-  // other sizes or another layer's state.
-  void step(StreamState& state, std::span<const float> frame, std::span<float> output) const;
+  // The next frames of one sequence, one or more: frames [steps, input_size], outputs [steps, hidden_size, or
+  // proj_size]. The layer must be of one direction. Runs on the calling thread alone; never locks, and
+  // allocates only for more frames than any call had that began with this state; for one frame, never. Throws
+  // InvalidArgument for other sizes or another layer's state.
+  void step(StreamState& state, std::span<const float> frames, std::span<float> outputs) const;
 
   // One frame of each of many sequences, as a batch: frames [states, input_size], outputs [states, output
   // size]. The results are the bits that each would give alone. As above, but it allocates where there are

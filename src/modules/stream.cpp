@@ -1,4 +1,4 @@
-// One frame at a time.
+// Frames as they come, the state handed on.
 #include <algorithm>
 
 #include "base/float_environment.h"
@@ -12,27 +12,43 @@ namespace fourfold {
 using modules::RecurrentShape;
 using modules::shape_of;
 
+namespace {
+
+// What a state must have in common with the layer that steps.
+struct Fit {
+  std::string_view kind;
+  std::int64_t input_size, num_layers, state_size, hidden_size;
+  kernels::Format format;
+
+  Fit(const RecurrentShape& shape, const detail::RecurrentParameters& parameters)
+      : kind(shape.kind),
+        input_size(shape.input_size),
+        num_layers(shape.num_layers),
+        state_size(shape.state_size()),
+        hidden_size(shape.hidden_size),
+        format(parameters.packed.format()) {}
+  bool operator==(const Fit&) const = default;
+};
+
+}  // namespace
+
 // h and c, and the scratch of the steps that this state leads: its own, so that a step allocates nothing on
 // any thread.
 struct StreamState::Memory {
-  std::string kind;
-  std::int64_t input_size;
-  kernels::Format format;
+  Fit fit;
   Tensor h;  // [num_layers, state_size]
   Tensor c;  // [num_layers, hidden_size] of an LSTM, else [0]
   layers::RecurrentScratch scratch;
   base::Buffer<float> h_batch, c_batch;  // [num_layers, states, size]
   std::size_t place = 0;                 // among the states of the step that runs
 
-  Memory(std::string of_kind, std::int64_t inputs, kernels::Format of_weights, Tensor h_state, Tensor c_state)
-      : kind(std::move(of_kind)),
-        input_size(inputs),
-        format(of_weights),
-        h(std::move(h_state)),
-        c(std::move(c_state)) {}
+  Memory(const Fit& made_for, Tensor h_state, Tensor c_state)
+      : fit(made_for), h(std::move(h_state)), c(std::move(c_state)) {}
 };
 
 namespace {
+
+constexpr std::int64_t most_states = 1 << 20, most_steps = (1 << 30) - 1;
 
 std::span<float> values(Tensor& tensor) {
   return {tensor.data<float>(), static_cast<std::size_t>(tensor.numel())};
@@ -58,34 +74,30 @@ void exchange(std::span<StreamState* const> states, Tensor detail::RecurrentAcce
   }
 }
 
-void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
-              std::span<StreamState* const> states, std::span<const float> frames, std::span<float> outputs) {
+// `steps` frames of each of `states`.
+void run_steps(const RecurrentShape& shape, const detail::RecurrentParameters& parameters,
+               std::span<StreamState* const> states, std::int64_t steps, std::span<const float> frames,
+               std::span<float> outputs) {
   require_one_direction(shape);
   const auto kind = [&] { return std::string(shape.kind) + ": "; };
-  const std::int64_t count = std::ssize(states);
-  if (count == 0) return;
-  if (count > (1 << 20)) throw InvalidArgument(kind() + "more than 2^20 states in one step");
-  const auto require_size = [&](std::int64_t size, std::int64_t wanted, const char* what) {
-    if (size != wanted)
-      throw InvalidArgument(kind() + "step: " + what + " must hold " + std::to_string(wanted) + " values (" +
-                            std::to_string(count) + " of " + std::to_string(wanted / count) + "), got " +
+  const std::int64_t count = std::ssize(states), total = steps * count;
+  const auto require_size = [&](std::int64_t size, std::int64_t each, const char* what) {
+    if (size != total * each)
+      throw InvalidArgument(kind() + "step: " + what + " must hold " + std::to_string(total * each) +
+                            " values (" + std::to_string(total) + " of " + std::to_string(each) + "), got " +
                             std::to_string(size));
   };
-  require_size(std::ssize(frames), count * shape.input_size, "frames");
-  require_size(std::ssize(outputs), count * shape.state_size(), "outputs");
+  require_size(std::ssize(frames), shape.input_size, "frames");
+  require_size(std::ssize(outputs), shape.state_size(), "outputs");
+  const Fit fit(shape, parameters);
   for (std::size_t s = 0; s < states.size(); ++s) {
     detail::RecurrentAccess::Memory& memory = detail::RecurrentAccess::memory(*states[s]);
-    const bool lstm = shape.cell == kernels::Cell::lstm;
-    const bool fits =
-        memory.kind == shape.kind && memory.input_size == shape.input_size &&
-        memory.format == parameters.packed.format() && memory.h.size(0) == shape.num_layers &&
-        memory.h.size(-1) == shape.state_size() &&
-        (lstm ? memory.c.numel() == shape.num_layers * shape.hidden_size : memory.c.numel() == 0);
-    if (!fits)
-      throw InvalidArgument(kind() + "step: state " + std::to_string(s) +
-                            " was made for another layer, or before this one was quantized: " + memory.kind +
-                            ", input_size " + std::to_string(memory.input_size) + ", h " +
-                            shape_text(memory.h.shape()) + ", c " + shape_text(memory.c.shape()));
+    if (memory.fit != fit)
+      throw InvalidArgument(
+          kind() + "step: state " + std::to_string(s) +
+          " was made for another layer, or before this one was quantized: " + std::string(memory.fit.kind) +
+          ", input_size " + std::to_string(memory.fit.input_size) + ", h " + shape_text(memory.h.shape()) +
+          ", c " + shape_text(memory.c.shape()));
     memory.place = s;
   }
   for (std::size_t s = 0; s < states.size(); ++s)
@@ -104,7 +116,7 @@ void run_step(const RecurrentShape& shape, const detail::RecurrentParameters& pa
                             {.input = frames.data(),
                              .input_time = count * shape.input_size,
                              .input_row = shape.input_size,
-                             .steps = 1,
+                             .steps = static_cast<int>(steps),
                              .batch = static_cast<int>(count),
                              .lengths = nullptr,
                              .h0 = h,
@@ -129,22 +141,21 @@ StreamState::StreamState(const detail::Recurrent<Options>& layer) {
   const RecurrentShape shape = shape_of(layer.options());
   require_one_direction(shape);
   const bool lstm = shape.cell == kernels::Cell::lstm;
-  memory_ = std::make_unique<Memory>(shape.kind, shape.input_size,
-                                     detail::RecurrentAccess::parameters(layer).packed.format(),
+  memory_ = std::make_unique<Memory>(Fit(shape, detail::RecurrentAccess::parameters(layer)),
                                      Tensor({shape.num_layers, shape.state_size()}),
                                      lstm ? Tensor({shape.num_layers, shape.hidden_size}) : Tensor());
   // A first step, so that later ones find their scratch.
   const Tensor frame({shape.input_size});
   Tensor output({shape.state_size()});
   StreamState* const self = this;
-  run_step(shape, detail::RecurrentAccess::parameters(layer), {&self, 1},
-           {frame.data<float>(), static_cast<std::size_t>(frame.numel())}, values(output));
+  run_steps(shape, detail::RecurrentAccess::parameters(layer), {&self, 1}, 1,
+            {frame.data<float>(), static_cast<std::size_t>(frame.numel())}, values(output));
   reset();
 }
 
 StreamState::StreamState(const StreamState& other) {
   const Memory& from = detail::RecurrentAccess::memory(other);
-  memory_ = std::make_unique<Memory>(from.kind, from.input_size, from.format, from.h, from.c);
+  memory_ = std::make_unique<Memory>(from.fit, from.h, from.c);
   memory_->scratch.reserve_as(from.scratch);
   memory_->h_batch.reserve(from.h_batch.size());
   memory_->c_batch.reserve(from.c_batch.size());
@@ -188,16 +199,27 @@ void StreamState::deserialize(std::span<const std::byte> bytes) {
 namespace detail {
 
 template <class Options>
-void Recurrent<Options>::step(StreamState& state, std::span<const float> frame,
-                              std::span<float> output) const {
+void Recurrent<Options>::step(StreamState& state, std::span<const float> frames,
+                              std::span<float> outputs) const {
+  const RecurrentShape shape = shape_of(options_);
+  const std::int64_t steps = std::ssize(frames) / shape.input_size;
+  if (steps < 1 || steps > most_steps || steps * shape.input_size != std::ssize(frames))
+    throw InvalidArgument(std::string(shape.kind) + ": step: frames must hold one frame of " +
+                          std::to_string(shape.input_size) +
+                          " values or several in turn, fewer than 2^30, got " +
+                          std::to_string(frames.size()) + " values");
   StreamState* const one = &state;
-  run_step(shape_of(options_), *parameters_, {&one, 1}, frame, output);
+  run_steps(shape, *parameters_, {&one, 1}, steps, frames, outputs);
 }
 
 template <class Options>
 void Recurrent<Options>::step(std::span<StreamState* const> states, std::span<const float> frames,
                               std::span<float> outputs) const {
-  run_step(shape_of(options_), *parameters_, states, frames, outputs);
+  const RecurrentShape shape = shape_of(options_);
+  if (states.empty()) return;
+  if (std::ssize(states) > most_states)
+    throw InvalidArgument(std::string(shape.kind) + ": more than 2^20 states in one step");
+  run_steps(shape, *parameters_, states, 1, frames, outputs);
 }
 
 }  // namespace detail

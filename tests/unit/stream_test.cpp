@@ -99,6 +99,36 @@ TEST_F(Stream, StartsAtZeroAndGoesBackThere) {
   report_cases("states at zero and back", cases);
 }
 
+TEST_F(Stream, SeveralFramesAreThatManySteps) {
+  std::int64_t cases = 0;
+  for_each_layer([&](const auto& layer, const LayerOptions& o) {
+    StreamState one_by_one(layer);
+    const std::vector<float> expected = outputs(layer, o, one_by_one, 20);
+    const auto in = static_cast<std::size_t>(o.input_size), out = static_cast<std::size_t>(o.state_size());
+    Random random;
+    std::vector<float> frames;  // those of outputs()
+    for (int t = 0; t < 20; ++t) {
+      const std::vector<float> frame = kernels::test::random_row(random, static_cast<int>(o.input_size), 0);
+      frames.insert(frames.end(), frame.begin(), frame.end());
+    }
+    for (const std::vector<std::size_t>& pieces :
+         {std::vector<std::size_t>{20}, {1, 19}, {12, 1, 7}, {9, 9, 2}}) {
+      StreamState state(layer);
+      std::vector<float> all(expected.size());
+      std::size_t done = 0;
+      for (const std::size_t steps : pieces) {
+        layer.step(state, std::span(frames).subspan(done * in, steps * in),
+                   std::span(all).subspan(done * out, steps * out));
+        done += steps;
+      }
+      EXPECT_EQ(all, expected) << pieces.size() << " pieces, the first of " << pieces.front();
+      EXPECT_TRUE(same_tensors(state.state_dict(), one_by_one.state_dict()));
+      ++cases;
+    }
+  });
+  report_cases("sequences in pieces", cases);
+}
+
 TEST_F(Stream, ACopyGoesItsOwnWay) {
   std::int64_t cases = 0;
   for_each_layer([&](const auto& layer, const LayerOptions& o) {
@@ -198,8 +228,12 @@ TEST_F(Stream, Sizes) {
     return message_of<InvalidArgument>(
         [&] { lstm.step(a, std::span(values).first(frame), std::span(values).first(output)); });
   };
-  EXPECT_EQ(one(2, 2), "LSTM: step: frames must hold 3 values (1 of 3), got 2");
+  for (const std::size_t size : {0u, 2u, 4u, 5u})
+    EXPECT_EQ(one(size, 2),
+              "LSTM: step: frames must hold one frame of 3 values or several in turn, fewer than 2^30, got " +
+                  std::to_string(size) + " values");
   EXPECT_EQ(one(3, 5), "LSTM: step: outputs must hold 2 values (1 of 2), got 5");
+  EXPECT_EQ(one(9, 2), "LSTM: step: outputs must hold 6 values (3 of 2), got 2");
   const std::vector<StreamState*> both = {&a, &b};
   EXPECT_EQ(message_of<InvalidArgument>(
                 [&] { lstm.step(both, std::span(values).first(3), std::span(values).first(4)); }),
@@ -287,6 +321,15 @@ void expect_no_allocations(const Layer& layer, const LayerOptions& o, int steps,
             0)
       << "one state";
   counted += steps;
+  // Several frames in turn take more room, once.
+  const auto in_turn = [&](std::size_t count) {
+    for (int n = 0; n < steps; ++n)
+      layer.step(states[0], std::span(frames).first(count * in), std::span(outputs).first(count * out));
+    counted += steps * static_cast<int>(count);
+  };
+  in_turn(most);
+  for (const std::size_t count : {most, std::size_t{1}, std::size_t{4}})
+    EXPECT_EQ(allocations_of([&] { in_turn(count); }), 0) << count << " frames";
   std::vector<StreamState*> all;
   for (StreamState& state : states) all.push_back(&state);
   const std::span<StreamState* const> group = all;
