@@ -54,25 +54,15 @@ struct Avx2 {
   static F fma(F a, F b, F c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
   }
-  static F min(F a, F b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
-  static F max(F a, F b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
   // The instructions return their second operand where either is NaN, so x stands second.
-  static F clamp(F x, float limit) { return min(set1(limit), max(set1(-limit), x)); }
-  static F relu(F x) { return max(set1(0), x); }
-
-  static float lowest(F v) {
-    const __m256 eight = _mm256_min_ps(v.low, v.high);
-    __m128 four = _mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    four = _mm_min_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_min_ss(four, _mm_movehdup_ps(four)));
+  static F clamp(F x, float limit) {
+    const __m256 most = _mm256_set1_ps(limit), least = _mm256_set1_ps(-limit);
+    return {_mm256_min_ps(most, _mm256_max_ps(least, x.low)),
+            _mm256_min_ps(most, _mm256_max_ps(least, x.high))};
   }
-  static float highest(F v) {
-    const __m256 eight = _mm256_max_ps(v.low, v.high);
-    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  static F relu(F x) {
+    return {_mm256_max_ps(_mm256_setzero_ps(), x.low), _mm256_max_ps(_mm256_setzero_ps(), x.high)};
   }
-  static bool any_nan(F v) { return _mm256_movemask_ps(_mm256_cmp_ps(v.low, v.high, _CMP_UNORD_Q)) != 0; }
 
   static I zero_int() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static I set1_int(std::int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
@@ -83,6 +73,22 @@ struct Avx2 {
   static I add_int(I a, I b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
   static I mul_int(I a, I b) {
     return {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
+  }
+  static I max_signed(I a, I b) { return {_mm256_max_epi32(a.low, b.low), _mm256_max_epi32(a.high, b.high)}; }
+  static I max_unsigned(I a, I b) {
+    return {_mm256_max_epu32(a.low, b.low), _mm256_max_epu32(a.high, b.high)};
+  }
+  static float highest_signed(I v) {
+    const __m256i eight = _mm256_max_epi32(v.low, v.high);
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1))));
+  }
+  static float highest_unsigned(I v) {
+    const __m256i eight = _mm256_max_epu32(v.low, v.high);
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epu32(four, _mm_shuffle_epi32(four, 0xb1))));
   }
   static F to_float(I v) { return {_mm256_cvtepi32_ps(v.low), _mm256_cvtepi32_ps(v.high)}; }
   static I bits(F v) { return {_mm256_castps_si256(v.low), _mm256_castps_si256(v.high)}; }

@@ -34,20 +34,29 @@ struct Avx512Vnni {
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F div(F a, F b) { return _mm512_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-  static F min(F a, F b) { return _mm512_min_ps(a, b); }
-  static F max(F a, F b) { return _mm512_max_ps(a, b); }
   // The instructions return their second operand where either is NaN, so x stands second.
-  static F clamp(F x, float limit) { return min(set1(limit), max(set1(-limit), x)); }
-  static F relu(F x) { return max(set1(0), x); }
-  static float lowest(F v) { return _mm512_reduce_min_ps(v); }
-  static float highest(F v) { return _mm512_reduce_max_ps(v); }
-  static bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
+  static F clamp(F x, float limit) { return _mm512_min_ps(set1(limit), _mm512_max_ps(set1(-limit), x)); }
+  static F relu(F x) { return _mm512_max_ps(set1(0), x); }
 
   static I zero_int() { return _mm512_setzero_si512(); }
   static I set1_int(std::int32_t x) { return _mm512_set1_epi32(x); }
   static I load_int(const std::int32_t* p) { return _mm512_loadu_si512(p); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
+  static I max_signed(I a, I b) { return _mm512_max_epi32(a, b); }
+  static I max_unsigned(I a, I b) { return _mm512_max_epu32(a, b); }
+  static float highest_signed(I v) {
+    const __m256i eight = _mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1))));
+  }
+  static float highest_unsigned(I v) {
+    const __m256i eight = _mm256_max_epu32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epu32(four, _mm_shuffle_epi32(four, 0xb1))));
+  }
   static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
   static I bits(F v) { return _mm512_castps_si512(v); }
 

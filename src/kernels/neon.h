@@ -74,27 +74,17 @@ struct Neon {
     return {vfmaq_f32(c.v0, a.v0, b.v0), vfmaq_f32(c.v1, a.v1, b.v1), vfmaq_f32(c.v2, a.v2, b.v2),
             vfmaq_f32(c.v3, a.v3, b.v3)};
   }
-  static F min(F a, F b) {
-    return {vminq_f32(a.v0, b.v0), vminq_f32(a.v1, b.v1), vminq_f32(a.v2, b.v2), vminq_f32(a.v3, b.v3)};
+  static F clamp(F x, float limit) {  // NaN goes through both
+    const float32x4_t most = vdupq_n_f32(limit), least = vdupq_n_f32(-limit);
+    const auto four = [&](float32x4_t v) { return vminq_f32(most, vmaxq_f32(least, v)); };
+    return {four(x.v0), four(x.v1), four(x.v2), four(x.v3)};
   }
-  static F max(F a, F b) {
-    return {vmaxq_f32(a.v0, b.v0), vmaxq_f32(a.v1, b.v1), vmaxq_f32(a.v2, b.v2), vmaxq_f32(a.v3, b.v3)};
-  }
-  static F clamp(F x, float limit) {
-    return min(set1(limit), max(set1(-limit), x));
-  }  // NaN goes through both
   // Not max(0, x), which makes 0 of -0.
   static F relu(F x) {
     const auto four = [](float32x4_t v) {
       return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(v), vcltzq_f32(v)));
     };
     return {four(x.v0), four(x.v1), four(x.v2), four(x.v3)};
-  }
-  static float lowest(F v) { return vminvq_f32(vminq_f32(vminq_f32(v.v0, v.v1), vminq_f32(v.v2, v.v3))); }
-  static float highest(F v) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(v.v0, v.v1), vmaxq_f32(v.v2, v.v3))); }
-  static bool any_nan(F v) {
-    const float largest = highest(v);  // NaN where one is
-    return largest != largest;
   }
 
   static I zero_int() { return set1_int(0); }
@@ -110,6 +100,24 @@ struct Neon {
   }
   static I mul_int(I a, I b) {
     return {vmulq_s32(a.v0, b.v0), vmulq_s32(a.v1, b.v1), vmulq_s32(a.v2, b.v2), vmulq_s32(a.v3, b.v3)};
+  }
+  static I max_signed(I a, I b) {
+    return {vmaxq_s32(a.v0, b.v0), vmaxq_s32(a.v1, b.v1), vmaxq_s32(a.v2, b.v2), vmaxq_s32(a.v3, b.v3)};
+  }
+  static I max_unsigned(I a, I b) {
+    const auto four = [](int32x4_t c, int32x4_t d) {
+      return vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(c), vreinterpretq_u32_s32(d)));
+    };
+    return {four(a.v0, b.v0), four(a.v1, b.v1), four(a.v2, b.v2), four(a.v3, b.v3)};
+  }
+  static float highest_signed(I v) {
+    const int32x4_t four = vmaxq_s32(vmaxq_s32(v.v0, v.v1), vmaxq_s32(v.v2, v.v3));
+    return __builtin_bit_cast(float, vmaxvq_s32(four));
+  }
+  static float highest_unsigned(I v) {
+    const I half = max_unsigned({v.v0, v.v1, v.v0, v.v1}, {v.v2, v.v3, v.v2, v.v3});
+    return __builtin_bit_cast(
+        float, vmaxvq_u32(vmaxq_u32(vreinterpretq_u32_s32(half.v0), vreinterpretq_u32_s32(half.v1))));
   }
   static F to_float(I v) {
     return {vcvtq_f32_s32(v.v0), vcvtq_f32_s32(v.v1), vcvtq_f32_s32(v.v2), vcvtq_f32_s32(v.v3)};

@@ -16,10 +16,10 @@
 //   load, store              unaligned; load_first, store_first: the first n lanes, 0 < n < 16, zero for others
 //   load_half                16 halves, exactly
 //   set1, add, sub, mul, div, fma(a, b, c) = a*b + c
-//   min, max                 of two numbers, for finite ones
 //   clamp(x, limit)          to [-limit, limit]; NaN stays NaN
 //   relu(x)                  x < 0 ? 0 : x
-//   lowest, highest          the smallest and the largest lane; any_nan
+//   max_signed, max_unsigned of two I; highest_signed, highest_unsigned: the largest lane, as the float of its
+//                            bits
 //   zero_int, load_int, set1_int, add_int, mul_int, to_float; bits(F), the same bits as I
 //   round_to_byte(F, I zp)   bytes of clamp(rne(x) + zp, offset - 127, offset + 127), to 16 bytes at p; offset
 //                            is activation_offset, and in zp
@@ -47,21 +47,21 @@ struct SimdKernels {
   using F = typename S::F;
   using I = typename S::I;
 
-  static constexpr float smallest_normal = 0x1p-126f;
+  static constexpr float smallest_normal = 0x1p-126f, largest_float = 0x1.fffffep127f;
+  static constexpr std::int32_t bits_of_minus_zero = __builtin_bit_cast(std::int32_t, -0.0f);
   static_assert(!S::negatives_apart || (S::sum_streams == 1 && !S::side_products));
 
-  // What decides how a row is quantized.
+  // What decides how a row is quantized: 0, or what lies farthest on either side of it. As integers, the bits
+  // of floats above 0 stand in the floats' order, above those of all others; as unsigned ones, the bits of
+  // floats below 0 stand in the opposite order, above those of all others. In both an infinity is above every
+  // finite number, and NaN above that. Any unit for integers compares them, only some compare floats.
   struct Range {
-    F lo = S::set1(0), hi = lo, finite = lo;  // finite turns NaN where x is not: 0 * infinity, 0 * NaN
-    void look(F x) {
-      lo = S::min(lo, x);
-      hi = S::max(hi, x);
-      finite = S::fma(x, S::set1(0), finite);
-    }
-    void join(const Range& other) {
-      lo = S::min(lo, other.lo);
-      hi = S::max(hi, other.hi);
-      finite = S::add(finite, other.finite);
+    I hi = S::zero_int(), lo = S::set1_int(bits_of_minus_zero);
+    void look(F x) { join(S::bits(x), S::bits(x)); }
+    void join(const Range& other) { join(other.hi, other.lo); }
+    void join(I high, I low) {
+      hi = S::max_signed(hi, high);
+      lo = S::max_unsigned(lo, low);
     }
   };
   struct Rounding {
@@ -76,9 +76,9 @@ struct SimdKernels {
     }
   };
   static Rounding rounding_of(const Range& range, RowQuantization& quantization) {
-    const float low = S::lowest(range.lo), high = S::highest(range.hi);
+    const float low = S::highest_unsigned(range.lo), high = S::highest_signed(range.hi);
     const float scale = high / 254.0f - low / 254.0f;
-    const bool is_finite = !S::any_nan(range.finite);
+    const bool is_finite = scale <= largest_float;
     if (!is_finite || scale < smallest_normal) {
       quantization = {is_finite ? 0.0f : __builtin_nanf(""), 0};
       return {true, S::set1(0), S::zero_int()};
@@ -114,14 +114,26 @@ struct SimdKernels {
     if (rest > 0) rounding.put(S::load_first(x + whole, rest), q + whole);
   }
 
-  // What decides a row's rounding is a chain of two divisions: meanwhile the row before is rounded.
+  // What decides a row's rounding is a chain of two divisions: that of two rows at once, and meanwhile the
+  // two before them are rounded.
   __attribute__((flatten)) static void quantize_rows(const QuantizeArgs& a) {
-    Rounding next{};
-    for (int r = 0; r <= a.rows; ++r) {
-      const Rounding rounding = next;
-      if (r < a.rows) next = look_at_row(a.x + r * a.x_stride, a.inputs, a.quantization[r]);
-      if (r > 0) round_row(a.x + (r - 1) * a.x_stride, a.inputs, rounding, a.q + (r - 1) * a.q_stride);
+    const auto look = [&](int r) { return look_at_row(a.x + r * a.x_stride, a.inputs, a.quantization[r]); };
+    const auto round = [&](int r, const Rounding& rounding) {
+      round_row(a.x + r * a.x_stride, a.inputs, rounding, a.q + r * a.q_stride);
+    };
+    int r = a.rows % 2;
+    if (r == 1) round(0, look(0));
+    if (a.rows < 2) return;
+    Rounding first = look(r), second = look(r + 1);
+    for (r += 2; r < a.rows; r += 2) {
+      const Rounding next_first = look(r), next_second = look(r + 1);
+      round(r - 2, first);
+      round(r - 1, second);
+      first = next_first;
+      second = next_second;
     }
+    round(r - 2, first);
+    round(r - 1, second);
   }
 
   // The 16 values that row m, block b of a panel's product is added to.
