@@ -107,6 +107,7 @@ struct Avx512Vnni {
     sum = _mm512_dpbusd_epi32(sum, a, w);
 #endif
   }
+  static void make_now(F v) { asm volatile("" : : "v"(v)); }
   static void dot_line(I& sum, const std::int8_t* line, A a) {
 #if defined(__GNUC__) && !defined(__clang__)
     // Out of memory, not out of a register: one entry less in the window in which the next lines are fetched.

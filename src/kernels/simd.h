@@ -30,6 +30,7 @@
 //   load_weights(p)          W, aligned
 //   dot(I& sum, W, A)        adds the products
 //   dot_line(I& sum, p, A)   the same with the line at p; where sum_streams is 2 or side_products
+//   make_now(F)              is computed before what follows in the program; where tile_rows is at least 4
 //   negatives_apart          dot leaves out, and negatives(q, groups) is, the sum of the magnitudes of a row's
 //                            negative activations; not with side_products or two sum_streams
 // clang-format on
@@ -167,13 +168,19 @@ struct SimdKernels {
     }
 
     template <int MR, int NB>
-    static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride,
-                    const RowQuantization* by, const std::int8_t* w, const std::int32_t* row_sum,
-                    int groups) {
+    [[gnu::always_inline]] static void start_rows(I (&sums)[MR][NB], const RowQuantization* by,
+                                                  const std::int32_t* row_sum) {
 #pragma GCC unroll 6
       for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 4
         for (int b = 0; b < NB; ++b) sums[m][b] = start(by[m], row_sum + b * block_rows);
+    }
+
+    template <int MR, int NB>
+    static void sum(I (&sums)[MR][NB], const std::uint8_t* q, std::ptrdiff_t stride,
+                    const RowQuantization* by, const std::int8_t* w, const std::int32_t* row_sum,
+                    int groups) {
+      start_rows(sums, by, row_sum);
       if constexpr (S::negatives_apart) {  // added behind the loop, they make GCC 12 spill the sums
 #pragma GCC unroll 6
         for (int m = 0; m < MR; ++m) {
@@ -182,7 +189,15 @@ struct SimdKernels {
           for (int b = 0; b < NB; ++b) sums[m][b] = S::add_int(sums[m][b], negatives);
         }
       }
-      for (int g = 0; g < groups; ++g) {
+      dot_groups(sums, q, stride, w, 0, groups);
+    }
+
+    // Adds the products of groups [begin, end) of inputs.
+    template <int MR, int NB>
+    [[gnu::always_inline]] static void dot_groups(I (&sums)[MR][NB], const std::uint8_t* q,
+                                                  std::ptrdiff_t stride, const std::int8_t* w, int begin,
+                                                  int end) {
+      const auto dot_one = [&](int g) __attribute__((always_inline)) {
         typename S::W weights[NB];
 #pragma GCC unroll 4
         for (int b = 0; b < NB; ++b) weights[b] = S::load_weights(w + (g * std::ptrdiff_t{NB} + b) * line);
@@ -192,7 +207,15 @@ struct SimdKernels {
 #pragma GCC unroll 4
           for (int b = 0; b < NB; ++b) S::dot(sums[m][b], weights[b], a);
         }
-      }
+      };
+      int g = begin;
+      // One group at a time, two or three rows take up to a third longer; with more of them, GCC 12 then
+      // spills the sums.
+      if constexpr (MR == 2 || MR == 3)
+        for (; g + 4 <= end; g += 4)
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) dot_one(g + i);
+      for (; g < end; ++g) dot_one(g);
     }
 
     template <bool far = false, int MR, int NB, class Addends>
@@ -655,27 +678,38 @@ struct SimdKernels {
     return a.state + at.row * a.state_stride + at.panel * block_rows;
   }
 
+  // The two halves of a new state. What the first gives, the second takes; that gives h.
   struct FinishLstm {
     template <int N>
-    static typename Ops<N>::F run(const StepArgs& a, const Place* at, const F (*gates)[4]) {
+    static typename Ops<N>::F first(const StepArgs& a, const Place* at, const F (*gates)[4]) {
       const auto gate = [&](int g) { return join<N>([&](int n) { return gates[n][g]; }); };
-      auto c = join<N>([&](int n) { return S::load(state_at(a, at[n])); });
-      typename Ops<N>::F h;
-      SimdGates<Ops<N>>::lstm(gate(0), gate(1), gate(2), gate(3), c, h);
+      const auto before = join<N>([&](int n) { return S::load(state_at(a, at[n])); });
+      const auto c = SimdGates<Ops<N>>::lstm_c(gate(0), gate(1), gate(2), before);
       split<N>(c, [&](int n, F value) { S::store(state_at(a, at[n]), value); });
-      return h;
+      return c;
+    }
+    template <int N>
+    static typename Ops<N>::F second(const StepArgs&, const Place*, const F (*gates)[4],
+                                     typename Ops<N>::F c) {
+      return SimdGates<Ops<N>>::lstm_h(join<N>([&](int n) { return gates[n][3]; }), c);
     }
   };
 
   struct FinishGru {
     template <int N>
-    static typename Ops<N>::F run(const StepArgs& a, const Place* at, const F (*gates)[3]) {
+    static typename Ops<N>::F first(const StepArgs& a, const Place* at, const F (*gates)[3]) {
       const auto gate = [&](int g) { return join<N>([&](int n) { return gates[n][g]; }); };
       const auto input_n = join<N>([&](int n) {
         return S::load(a.pre + at[n].row * a.pre_stride + (std::ptrdiff_t{at[n].panel} * 3 + 2) * block_rows);
       });
-      auto h = join<N>([&](int n) { return S::load(state_at(a, at[n])); });
-      SimdGates<Ops<N>>::gru(gate(0), gate(1), input_n, gate(2), h);
+      return SimdGates<Ops<N>>::gru_before_tanh(gate(0), input_n, gate(2));
+    }
+    template <int N>
+    static typename Ops<N>::F second(const StepArgs& a, const Place* at, const F (*gates)[3],
+                                     typename Ops<N>::F before_tanh) {
+      const auto before = join<N>([&](int n) { return S::load(state_at(a, at[n])); });
+      const auto h =
+          SimdGates<Ops<N>>::gru_h(join<N>([&](int n) { return gates[n][1]; }), before_tanh, before);
       split<N>(h, [&](int n, F value) { S::store(state_at(a, at[n]), value); });
       return h;
     }
@@ -686,9 +720,18 @@ struct SimdKernels {
   struct NewState {
     const StepArgs& a;
     template <int N>
-    void operator()(const Place* at, const F (*gates)[gate_count], Range& range) const {
-      split<N>(Finish::template run<N>(a, at, gates),
+    typename Ops<N>::F first(const Place* at, const F (*gates)[gate_count]) const {
+      return Finish::template first<N>(a, at, gates);
+    }
+    template <int N>
+    void second(const Place* at, const F (*gates)[gate_count], typename Ops<N>::F from_first,
+                Range& range) const {
+      split<N>(Finish::template second<N>(a, at, gates, from_first),
                [&](int n, F h) { put_h(a, at[n].panel * block_rows, at[n].row, h, range); });
+    }
+    template <int N>
+    void operator()(const Place* at, const F (*gates)[gate_count], Range& range) const {
+      second<N>(at, gates, first<N>(at, gates), range);
     }
   };
 
@@ -712,6 +755,60 @@ struct SimdKernels {
     const NewState<gate_count, Finish> finish{a};
     panels_in_turn<gate_count>(a, addend_of, finish, range);
     quantize_h(a, range);
+  }
+
+  // A multiple of four rows, four at a time, whose gates are made in the loop of the next four: each half of
+  // a pair's, a long chain, behind a quarter of the products, so that it runs beside the next quarter. Four
+  // rows leave registers for that, six do not.
+  template <int gate_count, class Finish, class AddendOf>
+  __attribute__((noinline, flatten)) static void step_interleaved(const StepArgs& a,
+                                                                  const AddendOf& addend_of) {
+    constexpr int rows = 4;
+    const int groups = groups_of(a.weights);
+    const NewState<gate_count, Finish> finish{a};
+    Range range;
+    F gates[rows][gate_count];
+    Place at[rows];
+    const auto multiply = [&](int panel, int r, const auto& after_quarter) __attribute__((always_inline)) {
+      const std::uint8_t* q = a.rows.q + r * a.rows.stride;
+      const std::int8_t* w = panel_weights(a.weights, panel);
+      I sums[rows][gate_count];
+      Qint8::start_rows(sums, a.rows.quantization + r,
+                        a.weights.row_sum + std::ptrdiff_t{panel} * gate_count * block_rows);
+#pragma GCC unroll 4
+      for (int n = 0; n < 4; ++n) {
+        Qint8::dot_groups(sums, q, a.rows.stride, w, groups * n / 4, groups * (n + 1) / 4);
+        after_quarter(n);
+      }
+      Qint8::to_float(gates, sums, a.weights, a.rows, r, panel, addend_of(panel, r));
+#pragma GCC unroll 4
+      for (int m = 0; m < rows; ++m) at[m] = {panel, r + m};
+    };
+    typename Ops<2>::F from_first;
+    const auto half_a_pair = [&](int n) __attribute__((always_inline)) {
+      if (n % 2 == 0) {
+        from_first = finish.template first<2>(at + n, gates + n);
+        // GCC would compute it where it is used, behind the next quarter.
+        split<2>(from_first, [](int, F value) { S::make_now(value); });
+      } else {
+        finish.template second<2>(at + n - 1, gates + n - 1, from_first, range);
+      }
+    };
+    if (a.panel_begin == a.panel_end || a.rows.count == 0) return;
+    const int last = a.backward ? a.panel_begin : a.panel_end - 1, direction = a.backward ? -1 : 1;
+    int panel = a.backward ? a.panel_end - 1 : a.panel_begin, r = 0;
+    multiply(panel, r, [](int) {});
+    for (;;) {
+      r += rows;
+      if (r == a.rows.count) {
+        if (panel == last) break;
+        panel += direction;
+        r = 0;
+      }
+      multiply(panel, r, half_a_pair);
+    }
+    finish.template operator()<2>(at, gates, range);
+    finish.template operator()<2>(at + 2, gates + 2, range);
   }
 
   // One panel after the other, in tiles of rows.
@@ -750,6 +847,8 @@ struct SimdKernels {
       }
       if (a.rows.count == 1) return step_in_turn<gate_count, Finish>(a, addend_of);
     }
+    if constexpr (S::tile_rows >= 4 && std::is_same_v<Product, Qint8>)
+      if (a.rows.count % 4 == 0) return step_interleaved<gate_count, Finish>(a, addend_of);
     panels_in_tiles<Product, gate_count>(a, addend_of, finish, range);
     quantize_h(a, range);
   }

@@ -29,14 +29,17 @@ struct SimdGates {
     return S::div(S::sub(one, e), S::add(one, e));
   }
 
-  static void lstm(F i, F f, F g, F o, F& c, F& h) {
+  // The new state in two halves, as each is a long chain: what the second waits for, and h.
+  static F lstm_c(F i, F f, F g, F c) {
     const F update = tanh_over(g, sigmoid_denominator(i)), d = sigmoid_denominator(f);
-    c = S::div(S::fma(update, d, c), d);
-    h = tanh_over(c, sigmoid_denominator(o));
+    return S::div(S::fma(update, d, c), d);
   }
-  static void gru(F r, F z, F input_n, F hidden_n, F& h) {
-    const F n = tanh(S::fma(sigmoid(r), hidden_n, input_n));
-    h = S::fma(sigmoid(z), S::sub(h, n), n);
+  static F lstm_h(F o, F c) { return tanh_over(c, sigmoid_denominator(o)); }
+
+  static F gru_before_tanh(F r, F input_n, F hidden_n) { return S::fma(sigmoid(r), hidden_n, input_n); }
+  static F gru_h(F z, F before_tanh, F h) {
+    const F n = tanh(before_tanh);
+    return S::fma(sigmoid(z), S::sub(h, n), n);
   }
 };
 
