@@ -15,7 +15,9 @@ class FloatEnvironment {
  public:
 #if defined(__x86_64__)
   FloatEnvironment() : saved_(_mm_getcsr()) {
-    if (saved_ != wanted) _mm_setcsr(wanted);
+    // Not for a sticky flag, which almost every caller has set: to write the register takes as long as a
+    // small layer's step.
+    if ((saved_ & ~sticky) != wanted) _mm_setcsr(wanted);
   }
   ~FloatEnvironment() {
     // The sticky exception flags are the caller's as well, so they go back as they were.
@@ -24,6 +26,7 @@ class FloatEnvironment {
 
  private:
   static constexpr std::uint32_t wanted = 0x1f80;  // all exceptions masked, nearest, no FTZ, no DAZ
+  static constexpr std::uint32_t sticky = 0x3f;    // the exceptions that have been
   std::uint32_t saved_;
 #elif defined(__aarch64__)
   FloatEnvironment() {

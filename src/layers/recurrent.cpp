@@ -401,7 +401,7 @@ struct Forward {
   // The kernel for all steps of a direction, or null: step by step.
   KernelTable::Sequence sequence(const RecurrentDirection& direction, int threads) const {
     if (!quantized || call.batch > 1 || call.lengths != nullptr || weights.proj_size > 0 || threads > 1 ||
-        direction.hh.panels() > kernels::most_sequence_panels)
+        direction.hh.blocks > kernels::most_sequence_panels * direction.hh.gates)
       return nullptr;
     const bool gains = base::all_paths
                            ? direction.ih.inputs % 2 == 0
