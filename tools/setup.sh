@@ -14,6 +14,11 @@ need() {
   "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 has_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ] || [ -e "/opt/homebrew/include/$1" ]; }
+can_fuzz() {
+  echo '#include <fuzzer/FuzzedDataProvider.h>
+extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' |
+    clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null
+}
 has_browser() { command -v chromium || command -v google-chrome; }  # for the test of the analysis' page
 has_cmake() {
   local version
@@ -53,6 +58,9 @@ case $set_of_packages in
   bench) need libbenchmark-dev has_header benchmark/benchmark.h ;;
   fuzz)
     need clang command -v clang++
+    # apt's clang only recommends its runtime: a system without recommended packages has it apart.
+    version=$(clang++ -dumpversion 2>/dev/null | cut -d. -f1)
+    [ -z "$version" ] || need "libclang-rt-$version-dev" can_fuzz
     need libgtest-dev has_header gtest/gtest.h
     ;;
   lint)
